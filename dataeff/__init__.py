@@ -1,0 +1,21 @@
+"""dataeff: small composable primitives that make better use of training data, for any PyTorch loop."""
+
+from dataeff import corpus, index, metrics, ops, pacing, registry, rng, routing, samplers, transforms
+from dataeff.clock import Clock
+from dataeff.curriculum import Curriculum, paced
+
+__all__ = [
+    "Clock",
+    "Curriculum",
+    "corpus",
+    "index",
+    "metrics",
+    "ops",
+    "paced",
+    "pacing",
+    "registry",
+    "rng",
+    "routing",
+    "samplers",
+    "transforms",
+]

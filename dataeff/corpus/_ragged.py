@@ -1,0 +1,84 @@
+"""Samples of any length, as flat tokens with offsets."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dataeff.corpus._base import Corpus, Shard, fingerprint
+
+
+@attrs.frozen(eq=False)
+class Ragged(Corpus):
+    """Sample i is `tokens[offsets[i]:offsets[i + 1]]`.
+
+    Raises ValueError if `tokens` are not whole numbers or `offsets` do not rise from 0 to their number.
+
+    Examples:
+        >>> Ragged(np.array([1, 2, 3]), np.array([0, 2, 3]))[1].tolist()
+        [3]
+    """
+
+    tokens: NDArray[Any] = attrs.field(repr=False)
+    offsets: NDArray[np.int64] = attrs.field(repr=False)
+
+    @tokens.validator
+    def _check_tokens(self, _: object, tokens: NDArray[Any]) -> None:
+        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise ValueError(f"tokens are {tokens.ndim}-D {tokens.dtype}; expected a flat array of integers")
+
+    @offsets.validator
+    def _check_offsets(self, _: object, offsets: NDArray[np.int64]) -> None:
+        rises = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(self.tokens)
+        if not rises or (np.diff(offsets) < 0).any():
+            raise ValueError(f"offsets must rise from 0 to the number of tokens, {len(self.tokens)}")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def shard(self, start: int, stop: int) -> Shard:
+        """Samples `start` up to `stop`, without a copy of their tokens."""
+        offsets = self.offsets[start : stop + 1]
+        return Shard(self.tokens[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def spans(self, tokens: int) -> Iterator[tuple[int, int]]:
+        """Split the samples into spans of at most `tokens` tokens, or of one longer sample."""
+        start, count = 0, len(self)
+        while start < count:
+            limit = self.offsets[start] + tokens
+            stop = max(start + 1, int(np.searchsorted(self.offsets, limit, side="right")) - 1)
+            yield start, stop
+            start = stop
+
+    def fingerprint(self) -> str:
+        """Of the tokens and of where each sample begins."""
+        return fingerprint(self.tokens, self.offsets)
+
+
+def from_samples(samples: Iterable[ArrayLike]) -> Ragged:
+    """A corpus of token arrays (or strings, as their UTF-8 bytes) that are already in memory.
+
+    Raises ValueError for a sample that is not a flat array of integers.
+
+    Examples:
+        >>> texts = from_samples(["to be", "or not"])
+        >>> bytes(texts[1]).decode()
+        'or not'
+    """
+    arrays = [_as_tokens(index, sample) for index, sample in enumerate(samples)]
+    offsets = np.zeros(len(arrays) + 1, np.int64)
+    np.cumsum([len(array) for array in arrays], out=offsets[1:])
+    return Ragged(np.concatenate(arrays) if arrays else np.zeros(0, np.uint8), offsets)
+
+
+def _as_tokens(index: int, sample: ArrayLike) -> NDArray[Any]:
+    if isinstance(sample, str):
+        return np.frombuffer(sample.encode(), np.uint8)
+    array = np.asarray(sample)
+    if array.ndim == 1 and not array.size:
+        return array.astype(np.uint8)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"sample {index} is {array.ndim}-D {array.dtype}; expected a flat array of integers")
+    return array

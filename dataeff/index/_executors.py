@@ -1,0 +1,52 @@
+"""Where shards are computed: anything with the interface of `concurrent.futures.Executor`."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class serial(Executor):
+    """Run each task at once, in the caller's own thread.
+
+    Examples:
+        >>> with serial() as executor:
+        ...     executor.submit(sum, [1, 2, 3]).result()
+        6
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
+        """The result of `fn(*args, **kwargs)`, or its error, as a future that is done."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # the caller sees it when it asks for the result
+            future.set_exception(error)
+        return future
+
+
+def threads(workers: int | None = None) -> ThreadPoolExecutor:
+    """Threads of this process, one a core by default: the kernels release the GIL.
+
+    Examples:
+        >>> with threads(2) as executor:
+        ...     executor.submit(sum, [1, 2, 3]).result()
+        6
+    """
+    return ThreadPoolExecutor(workers or os.cpu_count() or 1)
+
+
+def processes(workers: int | None = None) -> ProcessPoolExecutor:
+    """Processes of this machine, one a core by default: for metrics in Python, which hold the GIL.
+
+    They are started afresh (spawned), so a script must guard its main code with `if __name__ == "__main__":`.
+
+    Examples:
+        >>> processes(2)._max_workers
+        2
+    """
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=spawn)

@@ -1,0 +1,100 @@
+"""Files that are either whole or not there: written beside, synced, renamed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    """Make `path` hold what `fill` writes, or leave it as it was.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write(Path(folder) / "note", lambda file: file.write(b"whole"))
+        ...     os.listdir(folder)
+        ['note']
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`content` as indented JSON. Numbers that JSON does not know are an error.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "a.json", {"samples": 3})
+        ...     json.loads((Path(folder) / "a.json").read_text())
+        {'samples': 3}
+    """
+    text = json.dumps(content, indent=1, allow_nan=False)
+    write(path, lambda file: _put(file, text.encode() + b"\n"))
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """`array` as a plain `.npy` file.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_array(Path(folder) / "a.npy", np.arange(3))
+        ...     read_array(Path(folder) / "a.npy").tolist()
+        [0, 1, 2]
+    """
+    write(path, lambda file: np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False))
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """A one-dimensional `.npy` file, memory-mapped. Raises ValueError, naming the file, for anything else.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "a.npy"
+        ...     _ = path.write_bytes(b"not an array")
+        ...     read_array(path)
+        Traceback (most recent call last):
+        ...
+        ValueError: ...a.npy is not a readable array: ...
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not a readable array: {error}") from error
+    if array.ndim != 1:
+        raise ValueError(f"{path} holds an array of shape {array.shape}; expected one dimension")
+    return array
+
+
+def checksum(path: Path) -> str:
+    """BLAKE2b of a file's bytes, 16 bytes in hex.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     checksum(Path(file.name))
+        'cae66941d9efbd404e4d88758ea67670'
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _put(file: BinaryIO, content: bytes) -> None:
+    file.write(content)

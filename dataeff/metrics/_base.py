@@ -1,0 +1,144 @@
+"""What a metric is: partial statistics that merge, then one value a sample."""
+
+import abc
+import re
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dataeff import corpus, registry
+from dataeff.corpus import Shard
+
+
+class Metric(abc.ABC):
+    """A difficulty of every sample, computed shard by shard.
+
+    `score` gives the values of a shard's samples. A metric that must first see the whole corpus gives `fit`
+    (what a shard contributes, as one array) and `merge` (of two contributions); `score` is then called with
+    the merged array, and with None otherwise. Shards may be cut anywhere, merged in order, so the values
+    must not depend on where.
+
+    Examples:
+        >>> class Largest(Metric):
+        ...     def score(self, shard, fitted):
+        ...         return [max(sample) for sample in shard]
+        >>> Largest()([[3, 1], [2]]).tolist()
+        [3, 2]
+    """
+
+    def fit(self, shard: Shard) -> NDArray[Any] | None:
+        """What `shard` contributes to the statistics of the corpus; None for a metric without any."""
+        return None
+
+    def merge(self, first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+        """The contribution of both."""
+        raise NotImplementedError(f"{type(self).__name__} has fit() but no merge()")
+
+    @abc.abstractmethod
+    def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
+        """One number a sample of `shard`: bool, int or float, (len(shard),)."""
+
+    def __call__(self, samples: Any) -> NDArray[Any]:
+        """The difficulty of every sample of a corpus (or of a list of token arrays), in memory."""
+        opened = corpus.open(samples)
+        shard = opened.shard(0, len(opened))
+        return checked(self.score(shard, self.fit(shard)), shard, self)
+
+
+@attrs.frozen
+class per_sample(Metric):
+    """Any function of one sample's tokens, as a metric.
+
+    Examples:
+        >>> per_sample(len)([[7, 7], [7]]).tolist()
+        [2, 1]
+    """
+
+    function: Callable[[NDArray[Any]], float] = attrs.field(repr=lambda function: _qualified(function))
+
+    def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
+        """The function's value for each sample."""
+        return [self.function(sample) for sample in shard]
+
+
+def resolve(metric: Any) -> tuple[str, Metric]:
+    """A metric and its name, from a registered name, a metric, or a function of one sample's tokens.
+
+    Examples:
+        >>> resolve("length")
+        ('length', length())
+        >>> resolve(max)
+        ('max', per_sample(function=builtins.max))
+    """
+    if isinstance(metric, str):
+        return metric, resolve(registry.get("metrics", metric))[1]
+    if isinstance(metric, type) and issubclass(metric, Metric):
+        metric = metric()
+    if isinstance(metric, Metric):
+        return type(metric).__name__, metric
+    if callable(metric):
+        return getattr(metric, "__name__", type(metric).__name__), per_sample(metric)
+    raise ValueError(f"metric is {metric!r}; expected a registered name, a metric or a function of tokens")
+
+
+def _qualified(function: Callable[..., object]) -> str:
+    """The same in every process, as the default with its address is not."""
+    name = getattr(function, "__qualname__", None)
+    return f"{function.__module__}.{name}" if name else repr(function)
+
+
+def checked(values: ArrayLike, shard: Shard, metric: Metric, *, first: int = 0) -> NDArray[Any]:
+    """`values` as an array of one finite number a sample, or ValueError naming the sample (`first` + i).
+
+    Examples:
+        >>> shard = Shard(np.array([1, 2]), np.array([0, 1, 2]))
+        >>> checked([0.5, float("nan")], shard, per_sample(max), first=40)
+        Traceback (most recent call last):
+        ...
+        ValueError: per_sample(function=builtins.max) gives nan for sample 41; expected a finite number
+    """
+    array = np.asarray(values)
+    if array.shape != (len(shard),):
+        raise ValueError(
+            f"{metric} gives values of shape {array.shape} for {len(shard)} samples; "
+            "expected one number a sample"
+        )
+    return finite(array, str(metric), first=first)
+
+
+def finite(values: NDArray[Any], source: str, *, first: int = 0) -> NDArray[Any]:
+    """`values`, if all are finite bools, ints or floats; else ValueError naming `source` and the sample.
+
+    Examples:
+        >>> finite(np.array([1.0, float("inf")]), "my_score")
+        Traceback (most recent call last):
+        ...
+        ValueError: my_score gives inf for sample 1; expected a finite number
+    """
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{source} gives {values.dtype}; expected bools, ints or floats")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        worst = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ValueError(
+            f"{source} gives {values[worst]} for sample {first + worst}; expected a finite number"
+        )
+    return values
+
+
+def checked_name(name: object) -> str:
+    """`name`, if it can be a metric's name and so a folder's: letters, digits and `_`, `-`, `.`.
+
+    Examples:
+        >>> checked_name("<lambda>")
+        Traceback (most recent call last):
+        ...
+        ValueError: '<lambda>' cannot name a metric; give it one of letters, digits, _ and -: {"name": metric}
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII) or name == "parts":
+        raise ValueError(
+            f'{name!r} cannot name a metric; give it one of letters, digits, _ and -: {{"name": metric}}'
+        )
+    return name
