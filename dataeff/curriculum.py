@@ -37,6 +37,13 @@ class paced:
             raise ValueError(f"by is {value!r}; expected 'value' or 'percentile'")
 
 
+def _as_dict(metrics: Mapping[str, paced]) -> dict[str, paced]:
+    for name, how in metrics.items():
+        if not isinstance(how, paced):
+            raise ValueError(f"{name!r} has {how!r}; expected paced(pace), or paced(pace, by='percentile')")
+    return dict(metrics)
+
+
 @attrs.frozen
 class Curriculum:
     """Which samples of an index are eligible at each step: those within the pace of every metric.
@@ -67,7 +74,7 @@ class Curriculum:
     """
 
     index: Index
-    metrics: Mapping[str, paced] = attrs.field(converter=dict)
+    metrics: Mapping[str, paced] = attrs.field(converter=_as_dict)
     order: NDArray[Any] = attrs.field(init=False, repr=False, eq=False)
     """Ids of all samples that ever enter, by (entry step, id). uint32 while they fit, else uint64."""
     entry_steps: NDArray[np.int64] = attrs.field(init=False, repr=False, eq=False)
@@ -129,8 +136,8 @@ def _reach(index: Index, name: str, how: paced) -> NDArray[np.int64]:
     if falls.size:
         step = int(falls[0])
         raise ValueError(
-            f"the pace of {name!r} falls from {amounts[step]} at step {step} to {amounts[step + 1]}: samples "
-            "would leave the pool; a curriculum's pace must start at or below its end and never fall"
+            f"the pace of {name!r} falls from {amounts[step]} at step {step} to {amounts[step + 1]} at step "
+            f"{step + 1}: samples would leave the pool; expected one that never falls or ends below its start"
         )
     if how.by == "value":
         return np.searchsorted(index.values(name), amounts, side="right", sorter=order)

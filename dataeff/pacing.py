@@ -1,9 +1,9 @@
 """Pacing: how much (difficulty, length, kept tokens) at which step.
 
 A pace is a callable `step -> amount` that knows in `steps` when it reaches its end and stays there. All are
-frozen: they compare, pickle, and print as the code that makes them. With `multiple=` the amounts are whole
-numbers, rounded down to that multiple, never outside the range from start to end, and exactly the end
-at the end.
+frozen: they compare, pickle, and print as the code that makes them. Ramps give floats; with `multiple=` whole
+numbers, rounded down to that multiple, never outside the range from start to end, and exactly start and
+end at either end. A pace may fall; a curriculum takes only those that do not.
 
 Source: the schedules of DeepSpeed Data Efficiency (arXiv 2212.03597), d(t) = floor((t/T)^(1/r) * (max - min)
 + min). Theirs falls below its minimum where that is no multiple, reaches its maximum late where that is none,
@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 
 from dataeff._check import is_real, is_whole, real, whole
+from dataeff._repr import qualified
 
 
 @runtime_checkable
@@ -80,7 +81,7 @@ class _Ramp(abc.ABC):
         """The amount at `step`."""
         share = _check_step(step) / self.steps
         amount = self.end if share >= 1 else self._at(share)
-        return _round(amount, self.multiple, self.start, self.end) if self.multiple else amount
+        return _round(amount, self.multiple, self.start, self.end) if self.multiple else float(amount)
 
 
 @attrs.frozen
@@ -104,7 +105,7 @@ class root(_Ramp):
     Examples:
         >>> pace = root(0, 100, steps=100, degree=2)
         >>> pace(25), pace(100)
-        (50.0, 100)
+        (50.0, 100.0)
     """
 
     degree: float = attrs.field(default=2, kw_only=True)
@@ -143,7 +144,7 @@ class cosine(_Ramp):
     Examples:
         >>> pace = cosine(0, 100, steps=100)
         >>> round(pace(10), 3), round(pace(50), 3), pace(100)
-        (2.447, 50.0, 100)
+        (2.447, 50.0, 100.0)
     """
 
     def _at(self, share: float) -> float:
@@ -190,12 +191,14 @@ class custom:
         (9, 5, 5)
     """
 
-    function: Callable[[int], float] = attrs.field(validator=attrs.validators.is_callable())
+    function: Callable[[int], float] = attrs.field(validator=attrs.validators.is_callable(), repr=qualified)
     steps: int = attrs.field(kw_only=True, validator=is_whole(0))
 
     def __call__(self, step: int) -> float:
         """The amount at `step`."""
-        return real(f"{self.function!r} at step {step}", self.function(min(_check_step(step), self.steps)))
+        return real(
+            f"{qualified(self.function)} at step {step}", self.function(min(_check_step(step), self.steps))
+        )
 
 
 def as_pace(pace: Any) -> Pace:
@@ -307,7 +310,7 @@ class join:
     Examples:
         >>> pace = join([constant(80), linear(80, 2048, steps=100)], boundaries=[1000])
         >>> pace(999), pace(1050), pace(1100)
-        (80, 1064.0, 2048)
+        (80, 1064.0, 2048.0)
     """
 
     paces: tuple[Pace, ...] = attrs.field(converter=_as_paces)
@@ -332,15 +335,15 @@ def table(pace: Pace) -> list[float]:
 
     Examples:
         >>> table(linear(0, 8, steps=4))
-        [0.0, 2.0, 4.0, 6.0, 8]
+        [0.0, 2.0, 4.0, 6.0, 8.0]
     """
     return [pace(step) for step in range(pace.steps + 1)]
 
 
 def _round(amount: float, multiple: int, start: float, end: float) -> int:
+    if amount in (start, end):
+        return int(amount)
     low, high = min(start, end), max(start, end)
-    if amount == end:
-        return int(end)
     return int(min(max(math.floor(amount) // multiple * multiple, low), high))
 
 

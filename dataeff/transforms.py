@@ -6,10 +6,10 @@ import torch
 
 from dataeff._check import whole
 
-T = TypeVar("T")
+_Batch = TypeVar("_Batch")
 
 
-def truncate(batch: T, length: int) -> T:
+def truncate(batch: _Batch, length: int) -> _Batch:
     """The first `length` tokens of every sample (`seqtru`); the batch itself if it is not longer.
 
     Tokens past `length` are dropped, not moved to another sample.
@@ -34,7 +34,7 @@ def truncate(batch: T, length: int) -> T:
         raise ValueError(f"length is {length!r}; expected a whole number: give the pace multiple=")
     whole("length", length, low=1)
     if isinstance(batch, torch.Tensor):
-        return cast(T, _cut("the batch", batch, batch.shape[1] if batch.dim() > 1 else None, length))
+        return cast(_Batch, _cut("the batch", batch, batch.shape[1] if batch.dim() > 1 else None, length))
     if not isinstance(batch, dict) or not isinstance(batch.get("input_ids"), torch.Tensor):
         raise ValueError(
             f"cannot truncate a {type(batch).__name__}; expected a tensor or a dict with input_ids"
@@ -44,7 +44,7 @@ def truncate(batch: T, length: int) -> T:
         name: _cut(name, value, size, length) if isinstance(value, torch.Tensor) else value
         for name, value in batch.items()
     }
-    return cast(T, cut)
+    return cast(_Batch, cut)
 
 
 def _cut(name: str, tensor: torch.Tensor, size: int | None, length: int) -> torch.Tensor:

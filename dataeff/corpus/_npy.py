@@ -7,10 +7,11 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from dataeff._repr import quoted
 from dataeff.corpus._base import Corpus, Shard, fingerprint
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class npy(Corpus):
     """The rows of a two-dimensional `.npy` file of integers, memory-mapped.
 
@@ -26,17 +27,19 @@ class npy(Corpus):
         (3, [4, 5])
     """
 
-    path: Path = attrs.field(converter=Path)
-    _rows: NDArray[Any] = attrs.field(init=False, repr=False)
+    path: Path = attrs.field(converter=Path, repr=quoted)
+    _rows: NDArray[Any] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         try:
             rows = np.load(self.path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{self.path} is not a readable .npy file: {error}") from error
-        if rows.ndim != 2 or rows.dtype.kind not in "iu":
-            shape = f"shape {rows.shape} and dtype {rows.dtype}"
-            raise ValueError(f"{self.path} has {shape}; expected (samples, length) integers")
+        if rows.ndim != 2 or rows.dtype.kind not in "iu" or not rows.dtype.isnative:
+            raise ValueError(
+                f"{self.path} has shape {rows.shape} and dtype {rows.dtype}; "
+                "expected (samples, length) integers in this machine's byte order"
+            )
         object.__setattr__(self, "_rows", rows)
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import numpy as np
 
+from dataeff._repr import quoted
 from dataeff.corpus._base import Corpus, Shard
 from dataeff.corpus._ragged import Ragged
 
@@ -18,7 +19,7 @@ _SPLIT: dict[str, Callable[[bytes], list[bytes]]] = {
 }
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class text(Corpus):
     r"""The lines, paragraphs or whole documents of a UTF-8 text file, or of every file in a folder.
 
@@ -37,9 +38,9 @@ class text(Corpus):
         ['to be', 'or not']
     """
 
-    path: Path = attrs.field(converter=Path)
+    path: Path = attrs.field(converter=Path, repr=quoted)
     sample_by: str = attrs.field(default="line", kw_only=True)
-    _samples: Ragged = attrs.field(init=False, repr=False)
+    _samples: Ragged = attrs.field(init=False, repr=False, eq=False)
 
     @sample_by.validator
     def _check_sample_by(self, _: object, value: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dataeff import registry
+from dataeff._repr import quoted
 from dataeff.corpus import Corpus, fingerprint
 from dataeff.index import _files
 from dataeff.metrics import checked_name, finite
@@ -30,7 +31,7 @@ class Index:
         (3, ('loss',), [1, 0, 2])
     """
 
-    path: Path = attrs.field(converter=Path)
+    path: Path = attrs.field(converter=Path, repr=quoted)
     fingerprint: str = attrs.field(init=False, repr=False)
     _samples: int = attrs.field(init=False, repr=False)
     _entries: dict[str, Any] = attrs.field(init=False, repr=False)

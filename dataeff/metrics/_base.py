@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dataeff import corpus, registry
+from dataeff._repr import qualified
 from dataeff.corpus import Shard
 
 
@@ -57,7 +58,7 @@ class per_sample(Metric):
         [2, 1]
     """
 
-    function: Callable[[NDArray[Any]], float] = attrs.field(repr=lambda function: _qualified(function))
+    function: Callable[[NDArray[Any]], float] = attrs.field(repr=qualified)
 
     def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
         """The function's value for each sample."""
@@ -82,12 +83,6 @@ def resolve(metric: Any) -> tuple[str, Metric]:
     if callable(metric):
         return getattr(metric, "__name__", type(metric).__name__), per_sample(metric)
     raise ValueError(f"metric is {metric!r}; expected a registered name, a metric or a function of tokens")
-
-
-def _qualified(function: Callable[..., object]) -> str:
-    """The same in every process, as the default with its address is not."""
-    name = getattr(function, "__qualname__", None)
-    return f"{function.__module__}.{name}" if name else repr(function)
 
 
 def checked(values: ArrayLike, shard: Shard, metric: Metric, *, first: int = 0) -> NDArray[Any]:

@@ -76,5 +76,6 @@ def _sum(tokens: NDArray[Any], offsets: NDArray[np.int64], rarity: Floats, out: 
     for i in range(len(out)):
         total = 0.0
         for j in range(offsets[i], offsets[i + 1]):
-            total += rarity[min(tokens[j], unknown)]
+            token = np.int64(tokens[j])  # uint64 compared with a signed number would turn into a float
+            total += rarity[token if token < unknown else unknown]
         out[i] = total

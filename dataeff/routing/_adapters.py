@@ -37,28 +37,28 @@ def travel(
         >>> travel("position_ids", torch.arange(4)[None], torch.tensor([[0, 2]]), 4, {"position_ids": 1})
         tensor([[0, 2]])
     """
-    if name in token_args and value is not None:
-        declared = token_args[name]
-        axes = (declared,) if isinstance(declared, int) else tuple(declared)
-        if not isinstance(value, torch.Tensor):
-            return type(value)(travel(name, each, ids, seq, token_args) for each in value)
-        fits = all(-value.dim() <= axis < value.dim() and value.shape[axis] == seq for axis in axes)
-        if (
-            not fits
-            or value.shape[0] not in (1, ids.shape[0])
-            or any(axis % value.dim() == 0 for axis in axes)
-        ):
-            raise ValueError(
-                f"token_args declares {name!r} aligned to tokens on {axes}, but it has shape "
-                f"{tuple(value.shape)}; expected (1 or {ids.shape[0]}, ...) with {seq} on those axes"
-            )
-        return gather_axes(value, ids, axes)
-    for tensor in value if isinstance(value, tuple | list) else [value]:
-        if isinstance(tensor, torch.Tensor) and seq in tensor.shape:
-            axes = tuple(axis - tensor.dim() for axis, size in enumerate(tensor.shape) if size == seq)
-            raise ValueError(
-                f"the argument {name!r} has shape {tuple(tensor.shape)} and looks aligned to the {seq} "
-                f"tokens; declare its token axes, as in attach(..., token_args={{{name!r}: {axes}}}), "
-                "or () if it is not aligned"
-            )
-    return value
+    if isinstance(value, tuple | list):  # rotary (cos, sin), say
+        return tuple(travel(name, each, ids, seq, token_args) for each in value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    if name not in token_args:
+        if seq not in value.shape:
+            return value
+        looks = tuple(axis - value.dim() for axis, size in enumerate(value.shape) if size == seq)
+        raise ValueError(
+            f"the argument {name!r} has shape {tuple(value.shape)} and looks aligned to the {seq} tokens; "
+            f"declare its token axes, as in attach(..., token_args={{{name!r}: {looks}}}), or () if it is not"
+        )
+    declared = token_args[name]
+    axes = (declared,) if isinstance(declared, int) else tuple(declared)
+    if axes and not _fits(value, axes, ids.shape[0], seq):
+        raise ValueError(
+            f"token_args declares {name!r} aligned to tokens on {axes}, but it has shape "
+            f"{tuple(value.shape)}; expected {seq} on those axes, after a batch axis of 1 or {ids.shape[0]}"
+        )
+    return gather_axes(value, ids, axes) if axes else value
+
+
+def _fits(value: torch.Tensor, axes: Sequence[int], batch: int, seq: int) -> bool:
+    within = all(-value.dim() < axis < value.dim() and axis != 0 for axis in axes)
+    return within and value.shape[0] in (1, batch) and all(value.shape[axis] == seq for axis in axes)

@@ -173,8 +173,8 @@ def attach(
         The `Route`: set its `step`, read what was `kept`, `remove` it.
 
     Raises:
-        ValueError: no layers to route, a module that is not in the model, or, in the forward pass, a tensor
-            argument that looks aligned to tokens and is not declared.
+        ValueError: no layers to route, a module that is not in the model or is routed already, or, in the
+            forward pass, a tensor argument that looks aligned to tokens and is not declared.
 
     Examples:
         >>> block = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
@@ -196,11 +196,11 @@ def attach(
         depth=sum(type(module) in kinds for module in model.modules()),
         token_args=dict(token_args or {}),
     )
+    enters = {name: functools.partial(route._enter, name, _positional(named[name])) for name in named}
     route._handles.append(model.register_forward_pre_hook(route._begin))
     for name, layer in named.items():
-        enter = functools.partial(route._enter, name, _positional(layer))
         leave = functools.partial(route._leave, name)
-        route._handles.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
+        route._handles.append(layer.register_forward_pre_hook(enters[name], with_kwargs=True))
         route._handles.append(layer.register_forward_hook(leave))
     return route
 
@@ -226,9 +226,15 @@ def _named(model: nn.Module, layers: Sequence[nn.Module]) -> dict[str, nn.Module
     for layer in layers:
         if id(layer) not in names:
             raise ValueError(f"a {type(layer).__name__} in layers is not a module of the model")
+        if any(_is_route(hook) for hook in layer._forward_pre_hooks.values()):
+            raise ValueError(f"layer {names[id(layer)]!r} is routed already; remove() that route first")
     if not layers:
         raise ValueError("layers is empty; expected at least one module of the model")
     return {names[id(layer)]: layer for layer in layers}
+
+
+def _is_route(hook: Any) -> bool:
+    return isinstance(getattr(getattr(hook, "func", None), "__self__", None), Route)
 
 
 def _positional(layer: nn.Module) -> list[str]:

@@ -1,5 +1,6 @@
 """The curriculum sampler: every batch a pure function of (seed, step)."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,7 @@ def _size_or(size: int | None) -> int:
     return size if size is not None else distributed.get_world_size() if _distributed() else 1
 
 
-@attrs.define(eq=False)
+@attrs.define
 class curriculum:
     """Batches of sample ids from the pool of a curriculum; pass it as `batch_sampler=` to a DataLoader.
 
@@ -85,9 +86,9 @@ class curriculum:
     rank: int = attrs.field(kw_only=True, default=None, converter=_rank_or, validator=is_whole(0))
     world_size: int = attrs.field(kw_only=True, default=None, converter=_size_or, validator=is_whole(1))
     steps: int = attrs.field(kw_only=True, validator=is_whole(0))
-    step: int = attrs.field(default=0, init=False, validator=is_whole(0))
+    step: int = attrs.field(default=0, init=False, repr=False, validator=is_whole(0))
     """The step that the next iteration begins with."""
-    _cohorts: Cohorts = attrs.field(init=False, repr=False)
+    _cohorts: Cohorts = attrs.field(init=False, repr=False, eq=False)
 
     @steps.default
     def _default_steps(self) -> int:
@@ -118,7 +119,13 @@ class curriculum:
         return Batch(ids.tolist(), step=step)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches from `self.step` on, moving it along."""
+        """The batches from `self.step` on, moving it along. Warns if none is left."""
+        if self.step >= self.steps:
+            warnings.warn(
+                f"all {self.steps} steps are drawn already, so nothing is left to iterate over; "
+                "set step = 0 to begin again, or make the sampler with more steps=",
+                stacklevel=2,
+            )
         while self.step < self.steps:
             self.step += 1
             yield self[self.step - 1]

@@ -1,0 +1,123 @@
+"""The command line: `dataeff ...`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from dataeff import registry
+
+DEMO = """\
+Train the same small GPT twice from the same seed on real text: once as usual, once on a curriculum
+(rare words and long sequences later) with random layerwise token dropping. Both are measured on the
+same held-out text, at equal steps and at equal compute. About two minutes on two cores.
+"""
+
+PLUGINS = """\
+List every metric, pacing, sampler, router, corpus reader and executor that is installed, the built-ins
+among them, and whether it loads. Your own appear here once your package declares an entry point in the
+group dataeff.metrics, dataeff.pacings, ...
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code. Bad input is one line on standard error, and code 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"dataeff: error: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dataeff", description="Better use of training data, for any PyTorch loop."
+    )
+    parser.add_argument("--version", action="version", version=metadata.version("dataeff"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="train a small GPT with and without a curriculum and token dropping",
+        description=DEMO,
+        epilog="examples:\n  dataeff demo\n  dataeff demo --steps 100 --seed 1\n"
+        "  dataeff demo --corpus my_texts/ --out my_run --device cuda",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument("--steps", type=_positive, default=240, help="of the baseline (default: %(default)s)")
+    demo.add_argument(
+        "--seed", type=_natural, default=0, help="of weights, samples, tokens (default: %(default)s)"
+    )
+    demo.add_argument(
+        "--device", default="cpu", help="that torch can use: cpu, cuda, ... (default: %(default)s)"
+    )
+    demo.add_argument(
+        "--out", type=Path, default=Path("dataeff-demo"), help="folder for results (default: %(default)s)"
+    )
+    demo.add_argument(
+        "--corpus", type=Path, metavar="PATH", help="a file or folder of your own text, in UTF-8"
+    )
+    demo.set_defaults(run=_demo)
+
+    plugins = commands.add_parser(
+        "plugins", help="list what is installed and whether it loads", description=PLUGINS
+    )
+    plugins.set_defaults(run=_plugins)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from dataeff import demo, report
+
+    results = demo.run(
+        steps=arguments.steps,
+        seed=arguments.seed,
+        device=arguments.device,
+        text=arguments.corpus,
+        index=arguments.out / "index",
+        config=demo.Config(),
+    )
+    figures, picture = arguments.out / "demo.json", arguments.out / "curves.png"
+    figures.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"\n{demo.table(results)}\n\nEvery figure is in {figures}")
+    try:
+        report.save_curves(results["curves"], picture, title=f"dataeff demo on {results['text']['source']}")
+    except ImportError as error:
+        print(f"No picture of the curves: {error}")
+    else:
+        print(f"The curves are in {picture}")
+    return 0
+
+
+def _plugins(arguments: argparse.Namespace) -> int:
+    rows, broken = [("KIND", "NAME", "DISTRIBUTION", "VERSION", "LOADS")], 0
+    for kind in registry.KINDS:
+        for plugin in registry.plugins(kind):
+            try:
+                registry.get(kind, plugin.name)
+                loads = "yes"
+            except (ImportError, ValueError) as error:
+                loads, broken = f"no: {error}", broken + 1
+            rows.append((kind, plugin.name, plugin.distribution, plugin.version, loads))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)))
+    return 1 if broken else 0
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, low: int) -> int:
+    if not text.isdecimal() or int(text) < low:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
+    return int(text)
