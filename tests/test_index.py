@@ -1,0 +1,286 @@
+import json
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dataeff as de
+from dataeff.index import _build
+
+TEXTS = [f"{'ab' * (i % 7)}{i}" for i in range(50)]
+
+
+def halves(tokens):
+    return len(tokens) / 2
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(_build, "TOKENS_PER_SHARD", 40)
+
+
+def build(out, metrics=("length", "vocab_rarity", halves), **options):
+    return de.index.build(TEXTS, list(metrics), out=out, progress=False, **options)
+
+
+def test_the_layout_on_disk_is_the_documented_one(tmp_path):
+    build(tmp_path / "idx")
+    assert sorted(tree(tmp_path / "idx")) == [
+        *(f"{metric}/{name}.npy" for metric in ("halves", "length") for name in ("order", "values")),
+        "manifest.json",
+        "vocab_rarity/order.npy",
+        "vocab_rarity/values.npy",
+    ]
+    manifest = json.loads((tmp_path / "idx/manifest.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["samples"] == 50
+    assert set(manifest["metrics"]["length"]) == {"made_by", "dtype", "range", "percentiles", "checksums"}
+
+
+def test_values_are_the_metrics_own_and_stay_ints_or_floats(tmp_path):
+    index = build(tmp_path / "idx")
+    assert index.metrics == ("length", "vocab_rarity", "halves")
+    assert index.values("length").tolist() == [len(text) for text in TEXTS]
+    assert index.values("length").dtype == np.int64
+    np.testing.assert_array_equal(index.values("vocab_rarity"), de.metrics.vocab_rarity()(TEXTS))
+    assert index.values("halves").dtype == np.float64
+
+
+@given(values=st.lists(st.integers(-3, 3), min_size=1, max_size=200))
+def test_order_is_by_value_then_id_and_percentiles_are_nearest_ranks(values, tmp_path_factory):
+    index = de.index.from_values({"m": values}, out=tmp_path_factory.mktemp("idx"))
+    assert index.order("m").dtype == np.uint32
+    assert index.order("m").tolist() == sorted(range(len(values)), key=lambda i: (values[i], i))
+    expected = np.percentile(values, range(101), method="inverted_cdf")
+    assert index.percentiles("m").tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads", "processes"])
+def test_every_executor_and_shard_size_gives_the_same_bytes(tmp_path, small_shards, executor, monkeypatch):
+    build(tmp_path / "a", executor=executor)
+    monkeypatch.undo()
+    build(tmp_path / "b", executor="serial")
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_an_executor_of_one_s_own_is_used_and_left_open(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        build(tmp_path / "idx", executor=pool)
+        assert pool.submit(len, "abc").result() == 3
+    with pytest.raises(ValueError, match="unknown name 'process' in executors; did you mean 'processes'"):
+        build(tmp_path / "other", executor="process")
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing on the way catches it, as nothing catches a kill."""
+
+
+@pytest.mark.parametrize("after", range(0, 9, 2))
+def test_a_build_cut_off_goes_on_and_gives_the_same_bytes(tmp_path, small_shards, monkeypatch, after):
+    build(tmp_path / "whole", executor="serial")
+    written, write_array = [], _build._files.write_array
+
+    def write_some(path, array):
+        if len(written) == after:
+            raise Killed
+        written.append(path.name)
+        write_array(path, array)
+
+    monkeypatch.setattr(_build._files, "write_array", write_some)
+    with pytest.raises(Killed):
+        build(tmp_path / "cut", executor="serial")
+    assert not (tmp_path / "cut/manifest.json").exists()
+
+    again = []
+    monkeypatch.setattr(_build._files, "write_array", lambda p, a: (again.append(p.name), write_array(p, a)))
+    build(tmp_path / "cut", executor="serial")
+    assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
+    parts = [name for name in written if name not in ("values.npy", "order.npy")]
+    assert not set(parts) & set(again)
+
+
+def test_a_killed_process_leaves_a_build_that_goes_on(tmp_path):
+    """A real SIGKILL in the middle of scoring."""
+    script = (
+        "import os, signal, dataeff as de\n"
+        "from dataeff.index import _build\n"
+        "_build.TOKENS_PER_SHARD = 40\n"
+        "def halves(tokens):\n"
+        "    if bytes(tokens).endswith(b'31'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return len(tokens) / 2\n"
+        "texts = [f\"{'ab' * (i % 7)}{i}\" for i in range(50)]\n"
+        "de.index.build(texts, {'halves': halves}, out='idx', executor='serial', progress=False)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False)
+    assert killed.returncode == -9
+    assert list((tmp_path / "idx/parts").iterdir())
+    index = de.index.build(TEXTS, {"halves": halves}, out=tmp_path / "idx", progress=False)
+    assert index.values("halves").tolist() == [len(text) / 2 for text in TEXTS]
+    assert not (tmp_path / "idx/parts").exists()
+
+
+def test_an_error_in_a_metric_leaves_no_index_and_names_the_sample(tmp_path, small_shards):
+    def fails(tokens):
+        return float("nan") if bytes(tokens).endswith(b"33") else 1.0
+
+    with pytest.raises(ValueError, match="gives nan for sample 33; expected a finite number"):
+        build(tmp_path / "idx", metrics=[fails])
+    with pytest.raises(FileNotFoundError, match="no index in .*idx: it has no manifest.json"):
+        de.index.open(tmp_path / "idx")
+
+
+def test_metrics_are_added_to_an_index_and_not_computed_twice(tmp_path):
+    build(tmp_path / "idx", metrics=["length"])
+
+    def never(tokens):
+        raise AssertionError
+
+    never.__name__ = never.__qualname__ = "halves"
+    never.__module__ = halves.__module__
+    build(tmp_path / "idx", metrics=[halves])
+    index = build(tmp_path / "idx", metrics=[never, "length"])
+    assert index.metrics == ("length", "halves")
+
+
+def test_an_index_of_another_corpus_is_refused(tmp_path):
+    index = build(tmp_path / "idx", metrics=["length"])
+    with pytest.raises(
+        ValueError,
+        match=r"idx is the index of another corpus: .* 50 samples, .* over 49; build it in another",
+    ):
+        de.index.build(TEXTS[1:], ["length"], out=tmp_path / "idx", progress=False)
+    with pytest.raises(ValueError, match="is the index of another corpus"):
+        index.check(de.corpus.open([text.upper() for text in TEXTS]))
+    index.check(de.corpus.open(TEXTS))
+
+
+def test_a_metric_made_otherwise_under_the_same_name_is_refused(tmp_path):
+    build(tmp_path / "idx", metrics=["vocab_rarity"])
+    with pytest.raises(
+        ValueError, match=r"made by vocab_rarity\(mean=False\), not by vocab_rarity\(mean=True\)"
+    ):
+        build(tmp_path / "idx", metrics=[de.metrics.vocab_rarity(mean=True)])
+    index = de.index.build(
+        TEXTS, {"mean_rarity": de.metrics.vocab_rarity(mean=True)}, out=tmp_path / "idx", progress=False
+    )
+    assert index.metrics == ("vocab_rarity", "mean_rarity")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ("length", r"metrics is the string 'length'; expected a list"),
+        ([], "expected at least one"),
+        (["length", "length"], r"each of its own name"),
+        ([lambda tokens: 1], "'<lambda>' cannot name a metric"),
+        ({"../up": len}, "'../up' cannot name a metric"),
+        ({"parts": len}, "'parts' cannot name a metric"),
+        (["lenght"], "did you mean 'length'"),
+    ],
+)
+def test_metrics_that_cannot_be_are_refused_before_anything_is_written(tmp_path, metrics, said):
+    with pytest.raises(ValueError, match=said):
+        de.index.build(TEXTS, metrics, out=tmp_path / "idx", progress=False)
+    assert not (tmp_path / "idx").exists()
+
+
+def test_an_empty_corpus_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="the corpus has no samples"):
+        de.index.build([], ["length"], out=tmp_path / "idx", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"a": [1, 2], "b": [1]}, "the shapes"),
+        ({"a": [[1]]}, "the shapes"),
+        ({}, "the shapes"),
+        ({"a": [1.0, float("inf")]}, "the values of 'a' gives inf for sample 1"),
+        ({"a": ["x"]}, "expected bools, ints or floats"),
+    ],
+)
+def test_values_that_are_no_difficulties_are_refused(tmp_path, values, said):
+    with pytest.raises(ValueError, match=said):
+        de.index.from_values(values, out=tmp_path / "idx")
+    assert not (tmp_path / "idx").exists()
+
+
+def test_from_values_does_not_overwrite(tmp_path):
+    de.index.from_values({"a": [1]}, out=tmp_path)
+    with pytest.raises(ValueError, match="already holds an index; choose another folder"):
+        de.index.from_values({"a": [2]}, out=tmp_path)
+
+
+def test_an_unknown_metric_names_the_known(index):
+    with pytest.raises(ValueError, match="unknown name 'lose' in the index .*; did you mean 'loss'"):
+        index.values("lose")
+
+
+def test_an_index_pickles_as_its_path_and_compares(index):
+    assert pickle.loads(pickle.dumps(index)) == index  # noqa: S301
+    assert len(pickle.dumps(index)) < 500
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "manifest.json is not JSON"),
+        ("{", "manifest.json is not JSON"),
+        ("[]", "has format list; this version of dataeff reads 1"),
+        ('{"format": 2}', "has format 2; this version"),
+        ('{"format": 1, "fingerprint": 3}', "fingerprint is 3; expected a str"),
+        ('{"format": 1, "fingerprint": "x", "samples": "many"}', "samples is 'many'; expected a int"),
+    ],
+)
+def test_a_manifest_that_is_broken_is_named(index, content, said):
+    (index.path / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        de.index.open(index.path)
+
+
+@pytest.mark.parametrize("change", ["cut", "empty", "gone", "shorter", "square"])
+def test_an_array_that_is_broken_is_named(index, change):
+    path = index.path / "loss/values.npy"
+    content = path.read_bytes()
+    if change == "gone":
+        path.unlink()
+    elif change in ("shorter", "square"):
+        np.save(path, np.zeros(99) if change == "shorter" else np.zeros((10, 10)))
+    else:
+        path.write_bytes(content[:-8] if change == "cut" else b"")
+    with pytest.raises(
+        ValueError, match=r"loss/values.npy (is not a readable array|has 99 entries|holds an array of shape)"
+    ):
+        index.values("loss")
+
+
+def test_verify_finds_a_changed_byte(index):
+    index.verify()
+    path = index.path / "loss/values.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"loss/values.npy has checksum .*; the manifest says .*; rebuild it"
+    ):
+        index.verify()
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    def fail(file):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    (tmp_path / "file").write_text("whole")
+    with pytest.raises(OSError, match="no space left"):
+        _build._files.write(tmp_path / "file", fail)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "whole")]

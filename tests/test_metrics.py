@@ -1,0 +1,104 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataeff import metrics
+from dataeff.corpus import from_samples
+
+samples = st.lists(st.lists(st.integers(0, 300), max_size=30), min_size=1, max_size=20)
+
+
+def rarity(texts):
+    """The formula as the paper gives it."""
+    counts = Counter(token for text in texts for token in text)
+    total = sum(counts.values())
+    return [sum(-math.log(counts[token] / total) for token in text) for text in texts]
+
+
+@given(samples)
+def test_length_counts_tokens(texts):
+    assert metrics.length()(texts).tolist() == [len(text) for text in texts]
+
+
+@given(samples)
+def test_vocab_rarity_is_the_paper_s_formula(texts):
+    np.testing.assert_allclose(metrics.vocab_rarity()(texts), rarity(texts), rtol=1e-12, atol=1e-12)
+
+
+@given(samples)
+def test_mean_vocab_rarity_is_the_sum_per_token(texts):
+    expected = [total / max(1, len(text)) for total, text in zip(rarity(texts), texts, strict=True)]
+    np.testing.assert_allclose(metrics.vocab_rarity(mean=True)(texts), expected, rtol=1e-12, atol=1e-12)
+
+
+@given(samples, st.integers(0, 20))
+def test_statistics_merge_to_those_of_the_whole(texts, cut):
+    metric, corpus = metrics.vocab_rarity(), from_samples(texts)
+    cut = min(cut, len(corpus))
+    parts = metric.fit(corpus.shard(0, cut)), metric.fit(corpus.shard(cut, len(corpus)))
+    np.testing.assert_array_equal(metric.merge(*parts), metric.fit(corpus.shard(0, len(corpus))))
+
+
+def test_an_unseen_token_counts_as_seen_once():
+    metric = metrics.vocab_rarity()
+    fitted = metric.fit(from_samples([[0, 0, 0, 2]]).shard(0, 1))
+    values = metric.score(from_samples([[1], [2], [999]]).shard(0, 3), fitted)
+    assert values.tolist() == [math.log(4)] * 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+def test_every_token_dtype_gives_the_same(dtype):
+    texts = [np.array(text, dtype) for text in ([1, 2, 3, 100], [1, 1], [100])]
+    np.testing.assert_array_equal(
+        metrics.vocab_rarity()(texts), metrics.vocab_rarity()([t.tolist() for t in texts])
+    )
+
+
+def test_a_negative_token_is_refused():
+    with pytest.raises(ValueError, match="token id -3 is negative; vocab_rarity counts ids from 0"):
+        metrics.vocab_rarity()([[1, -3]])
+
+
+@pytest.mark.parametrize(("value", "said"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_a_value_that_is_not_finite_is_refused_with_its_sample(value, said):
+    metric = metrics.per_sample(lambda tokens: value if len(tokens) == 3 else 1.0)
+    with pytest.raises(ValueError, match=f"gives {said} for sample 1; expected a finite number"):
+        metric([[1], [1, 2, 3]])
+
+
+@pytest.mark.parametrize("function", [lambda tokens: [1, 2], lambda tokens: "hard", lambda tokens: None])
+def test_a_function_that_gives_no_number_is_refused(function):
+    with pytest.raises(ValueError, match="expected one number a sample|expected bools, ints or floats"):
+        metrics.per_sample(function)([[1], [2]])
+
+
+def test_bools_ints_and_floats_stay_what_they_are():
+    kinds = [
+        metrics.per_sample(f)([[1], [2, 3]]).dtype.kind for f in (lambda t: len(t) > 1, len, lambda t: 0.5)
+    ]
+    assert kinds == ["b", "i", "f"]
+
+
+def test_resolving_takes_names_classes_metrics_and_functions():
+    assert metrics.resolve("vocab_rarity") == ("vocab_rarity", metrics.vocab_rarity())
+    assert metrics.resolve(metrics.length) == ("length", metrics.length())
+    assert metrics.resolve(metrics.vocab_rarity(mean=True))[1].mean
+    assert metrics.resolve(len) == ("len", metrics.per_sample(len))
+    with pytest.raises(ValueError, match="metric is 7; expected a registered name, a metric or a function"):
+        metrics.resolve(7)
+
+
+def test_a_metric_with_fit_and_no_merge_says_so():
+    class Half(metrics.Metric):
+        def fit(self, shard):
+            return np.zeros(1)
+
+        def score(self, shard, fitted):
+            return np.zeros(len(shard))
+
+    with pytest.raises(NotImplementedError, match=r"Half has fit\(\) but no merge\(\)"):
+        Half().merge(np.zeros(1), np.zeros(1))

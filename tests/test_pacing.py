@@ -1,0 +1,161 @@
+import math
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataeff import pacing
+from dataeff.pacing import (
+    clip,
+    constant,
+    cosine,
+    custom,
+    discrete,
+    exponential,
+    join,
+    linear,
+    multiple,
+    root,
+    scale,
+)
+
+whole_numbers = st.integers(1, 5000)
+
+
+def incumbent(step, *, start, end, steps, multiple, degree):
+    """d(t) as PAPER.md gives it: floor, down to a multiple, at most the maximum."""
+    amount = math.floor((step / steps) ** (1.0 / degree) * (end - start) + start)
+    return min(amount - amount % multiple, end)
+
+
+@given(
+    start=whole_numbers,
+    rise=whole_numbers,
+    steps=whole_numbers,
+    of=st.integers(1, 64),
+    degree=st.integers(1, 4),
+    share=st.floats(0, 0.999),
+)
+def test_values_are_the_incumbent_s_where_it_is_right(start, rise, steps, of, degree, share):
+    end, step = start + rise, int(share * steps)
+    pace = root(start, end, steps=steps, multiple=of, degree=degree)
+    expected = incumbent(step, start=start, end=end, steps=steps, multiple=of, degree=degree)
+    assert pace(step) == max(expected, start)  # theirs falls below its minimum
+    assert pace(steps) == end  # theirs stops at the multiple below
+    if degree == 1:
+        assert linear(start, end, steps=steps, multiple=of)(step) == pace(step)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda s, e: linear(s, e, steps=50),
+        lambda s, e: linear(s, e, steps=50, multiple=8),
+        lambda s, e: root(s, e, steps=50, degree=3),
+        lambda s, e: exponential(s, e, steps=50),
+        lambda s, e: cosine(s, e, steps=50),
+        lambda s, e: cosine(s, e, steps=50, multiple=7),
+    ],
+)
+@pytest.mark.parametrize(("start", "end"), [(10, 100), (100, 10), (5, 5)])
+def test_a_ramp_goes_from_start_to_end_without_turning_and_stays(make, start, end):
+    amounts = pacing.table(make(start, end))
+    assert len(amounts) == 51
+    assert amounts[0] == start
+    assert amounts[-1] == end
+    assert amounts == sorted(amounts, reverse=end < start)
+    assert make(start, end)(10**9) == end
+
+
+def test_a_multiple_gives_ints_within_the_range():
+    amounts = pacing.table(linear(10, 101, steps=40, multiple=8))
+    assert all(isinstance(amount, int) for amount in amounts)
+    assert amounts[0] == 10
+    assert amounts[-1] == 101
+    assert all(amount % 8 == 0 for amount in amounts[1:-1] if amount != 10)
+
+
+def test_multiple_the_combinator_is_multiple_the_option():
+    assert pacing.table(multiple(linear(10, 101, steps=40), 8)) == pacing.table(
+        linear(10, 101, steps=40, multiple=8)
+    )
+
+
+def test_exponential_grows_by_one_factor():
+    amounts = pacing.table(exponential(2, 32, steps=4))
+    assert amounts == pytest.approx([2, 4, 8, 16, 32])
+
+
+def test_cosine_is_half_way_at_half_time():
+    assert cosine(0, 10, steps=10)(5) == pytest.approx(5)
+
+
+def test_discrete_changes_after_its_steps():
+    pace = discrete([8, 16, 32], until=[4, 9])
+    assert [pace(step) for step in (0, 4, 5, 9, 10, 11)] == [8, 8, 16, 16, 32, 32]
+    assert pace.steps == 10
+    assert discrete([8], until=[])(99) == 8
+
+
+def test_join_starts_each_pace_anew():
+    pace = join([5, linear(10, 20, steps=10), 7], boundaries=[3, 8])
+    assert [pace(step) for step in (0, 2, 3, 7, 8, 99)] == [5, 5, 10, 14, 7, 7]
+    assert pace.steps == 8
+
+
+def test_clip_and_scale():
+    pace = clip(scale(linear(0, 10, steps=10), by=3), low=6, high=20)
+    assert [pace(step) for step in (0, 3, 10)] == [6, 9, 20]
+    assert pace.steps == 10
+
+
+def test_custom_is_any_function_held_at_its_end():
+    pace = custom(lambda step: step**2, steps=5)
+    assert [pace(step) for step in (0, 3, 5, 6)] == [0, 9, 25, 25]
+    assert custom(math.sqrt, steps=4) == pickle.loads(pickle.dumps(custom(math.sqrt, steps=4)))  # noqa: S301
+
+
+def test_a_number_is_a_constant_and_a_bare_function_needs_its_end():
+    assert pacing.as_pace(3.5) == constant(3.5)
+    with pytest.raises(
+        ValueError, match=r"does not say when it ends; wrap it: dataeff.pacing.custom\(function, steps="
+    ):
+        pacing.as_pace(math.sqrt)
+    with pytest.raises(ValueError, match="value is 'fast'; expected a finite number"):
+        pacing.as_pace("fast")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: linear(1, 2, steps=0), "steps is 0; expected a whole number of at least 1"),
+        (lambda: linear(1, 2, steps=2.5), "steps is 2.5; expected a whole number"),
+        (lambda: linear(1, float("nan"), steps=5), "end is nan; expected a finite number"),
+        (lambda: linear("1", 2, steps=5), "start is '1'; expected a finite number"),
+        (
+            lambda: linear(1.5, 8, steps=5, multiple=2),
+            r"start \(with multiple=\) is 1.5; expected a whole number",
+        ),
+        (lambda: linear(1, 8, steps=5, multiple=0), "multiple is 0; expected a whole number of at least 1"),
+        (lambda: root(1, 8, steps=5, degree=0), "degree is 0; expected a number above 0"),
+        (lambda: exponential(0, 8, steps=5), "start is 0 and end is 8; expected both above 0"),
+        (lambda: discrete([1, 2], until=[]), "until is .*; expected 1 steps in rising order"),
+        (lambda: discrete([1, 2, 3], until=[5, 5]), "in rising order"),
+        (lambda: discrete([1, None], until=[5]), "a value is None; expected a finite number"),
+        (lambda: join([1, 2], boundaries=[3, 4]), "boundaries is .*; expected 1 steps"),
+        (lambda: clip(1, low=5, high=4), "low is 5 and high is 4; expected low <= high"),
+        (lambda: scale(1, by=None), "by is None; expected a finite number"),
+        (
+            lambda: multiple(linear(0.5, 4, steps=3), 2),
+            "goes from or to 0.5; expected whole numbers at both ends",
+        ),
+        (lambda: custom(lambda step: None, steps=3)(1), "at step 1 is None; expected a finite number"),
+        (lambda: linear(1, 2, steps=5)(-1), "step is -1; expected 0 or more"),
+        (lambda: constant(1)(-1), "step is -1; expected 0 or more"),
+        (lambda: discrete([1], until=[])(-1), "step is -1; expected 0 or more"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()

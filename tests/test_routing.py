@@ -1,0 +1,365 @@
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+import dataeff as de
+from dataeff.demo._model import GPT
+from dataeff.pacing import constant, linear
+from dataeff.routing import attach, gather_axes, random_ltd
+
+SEQ = 12
+
+
+@pytest.fixture
+def gpt():
+    torch.manual_seed(0)
+    return GPT(vocabulary=32, length=SEQ, width=16, heads=2, layers=5).double()
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(0, 32, (3, SEQ), generator=torch.Generator().manual_seed(1))
+
+
+def gradients(model, ids):
+    model.zero_grad()
+    out = model(ids)
+    out.square().sum().backward()
+    return out, [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def by_hand(model, ids, kept):
+    """Each row alone through each block with its own kept tokens."""
+    x = model.tokens(ids) + model.positions.weight[: ids.shape[1]]
+    for i, block in enumerate(model.blocks):
+        if f"blocks.{i}" not in kept:
+            x = block(x)
+            continue
+        rows = []
+        for row, own in zip(x, kept[f"blocks.{i}"].long(), strict=True):
+            row = row.clone()
+            row[own] = block(row[own][None])[0]
+            rows.append(row)
+        x = torch.stack(rows)
+    return model.head(model.norm(x))
+
+
+def test_only_kept_tokens_go_through_a_routed_layer(gpt, ids):
+    route = attach(gpt, keep=5, seed=7)
+    route.step = 3
+    out, grads = gradients(gpt, ids)
+    kept = route.kept()
+    assert list(kept) == ["blocks.1", "blocks.2", "blocks.3"]
+    assert all(own.shape == (3, 5) for own in kept.values())
+    route.remove()
+    expected = by_hand(gpt, ids, kept)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    gpt.zero_grad()
+    expected.square().sum().backward()
+    for grad, parameter in zip(grads, gpt.parameters(), strict=True):
+        torch.testing.assert_close(grad, parameter.grad, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("keep", [SEQ, SEQ + 1, 10**6, linear(SEQ, 99, steps=5, multiple=1)])
+def test_keeping_all_or_more_is_the_untouched_model_to_the_bit(gpt, ids, keep):
+    expected, expected_grads = gradients(gpt, ids)
+    route = attach(gpt, keep=keep, seed=7)
+    out, grads = gradients(gpt, ids)
+    assert torch.equal(out, expected)
+    assert all(map(torch.equal, grads, expected_grads))
+    assert route.kept() == {}
+
+
+def test_evaluation_is_untouched(gpt, ids):
+    gpt.eval()
+    expected = gpt(ids)
+    route = attach(gpt, keep=3, seed=7)
+    assert torch.equal(gpt(ids), expected)
+    assert route.kept() == {}
+
+
+def test_the_ids_depend_on_seed_step_micro_batch_layer_and_row(gpt, ids):
+    def kept(seed, step, passes=1):
+        route = attach(gpt, keep=6, seed=seed)
+        route.step = step
+        for _ in range(passes):
+            gpt(ids)
+        route.remove()
+        return {name: own.tolist() for name, own in route.kept().items()}
+
+    base = kept(7, 3)
+    assert base == kept(7, 3)
+    assert base["blocks.1"] != base["blocks.2"]
+    assert base["blocks.1"][0] != base["blocks.1"][1]
+    others = [kept(8, 3), kept(7, 4), kept(7, 3, passes=2)]
+    assert all(other["blocks.1"] != base["blocks.1"] for other in others)
+
+
+def test_a_step_set_again_begins_with_its_first_micro_batch(gpt, ids):
+    route = attach(gpt, keep=6, seed=7)
+    route.step = 3
+    gpt(ids)
+    first = route.kept()["blocks.1"]
+    gpt(ids)
+    route.step = 3
+    gpt(ids)
+    assert torch.equal(route.kept()["blocks.1"], first)
+
+
+def test_remove_leaves_no_trace(gpt, ids):
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in gpt.modules()]
+    names = list(gpt.state_dict())
+    route = attach(gpt, keep=3, seed=7)
+    assert list(gpt.state_dict()) == names
+    route.remove()
+    route.remove()
+    assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in gpt.modules()] == hooks
+
+
+def test_a_routed_model_copies_and_pickles(gpt, ids):
+    route = attach(gpt, keep=3, seed=7)
+    gpt(ids)
+    twin = copy.deepcopy(gpt)
+    file = io.BytesIO()
+    torch.save(gpt, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    gpt.eval()
+    for model in (twin, loaded):
+        assert list(model.state_dict()) == list(gpt.state_dict())
+        assert torch.equal(model.eval()(ids), gpt(ids))
+    route.remove()
+
+
+def test_keep_follows_its_pace(gpt, ids):
+    route = attach(gpt, keep=linear(2, 10, steps=4, multiple=2), seed=7)
+    for step, keep in enumerate([2, 4, 6, 8, 10, 10]):
+        route.step = step
+        gpt(ids)
+        assert {own.shape[1] for own in route.kept().values()} == {keep}
+
+
+@pytest.mark.parametrize("keep", [linear(2, 9, steps=3), constant(0)])
+def test_a_keep_that_is_no_number_of_tokens_is_refused(gpt, ids, keep):
+    route = attach(gpt, keep=keep, seed=7)
+    route.step = 1
+    with pytest.raises(
+        ValueError,
+        match="keep is .* at step 1; expected a whole number of at least 1: give the pace multiple=",
+    ):
+        gpt(ids)
+
+
+def test_layers_may_be_named_and_the_ends_kept(gpt):
+    named = attach(gpt, keep=3, seed=7, layers=[gpt.blocks[0], gpt.blocks[4]])
+    assert list(named.layers) == ["blocks.0", "blocks.4"]
+    named.remove()
+    assert list(attach(gpt, keep=3, seed=7, skip=(0, 2)).layers) == ["blocks.0", "blocks.1", "blocks.2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"layers": []}, "layers is empty; expected at least one module of the model"),
+        ({"layers": [nn.Linear(2, 2)]}, "a Linear in layers is not a module of the model"),
+        ({"skip": (3, 2)}, "GPT has no stack of more than 5 like blocks; name them"),
+        ({"keep": 0}, "keep is 0; expected a whole number of at least 1"),
+        ({"keep": 2.5}, "keep is 2.5; expected a whole number"),
+        ({"seed": -1}, "seed is -1; expected a whole number"),
+        ({"router": "random_tld"}, "unknown name 'random_tld' in routers; did you mean 'random_ltd'"),
+    ],
+)
+def test_what_cannot_be_attached_is_refused_and_leaves_no_hook(gpt, options, said):
+    with pytest.raises(ValueError, match=said):
+        attach(gpt, **({"keep": 3, "seed": 7} | options))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in gpt.modules())
+
+
+def test_a_layer_is_routed_once(gpt):
+    route = attach(gpt, keep=3, seed=7, layers=[gpt.blocks[1]])
+    with pytest.raises(ValueError, match=r"layer 'blocks.1' is routed already; remove\(\) that route first"):
+        attach(gpt, keep=3, seed=7)
+    route.remove()
+    attach(gpt, keep=3, seed=7)
+
+
+def test_layer_tokens_are_those_that_layers_processed(gpt, ids):
+    processed = 0
+
+    def count(module, args):
+        nonlocal processed
+        processed += args[0].shape[0] * args[0].shape[1]
+
+    route = attach(gpt, keep=5, seed=7)
+    for block in gpt.blocks:  # after the route's own hooks, so what is seen is what the layer gets
+        block.register_forward_pre_hook(count)
+    gpt(ids)
+    assert route.layer_tokens(3, SEQ) == processed == 3 * (5 * 3 + SEQ * 2)
+
+
+def test_the_state_resumes_the_next_step(gpt, ids):
+    route = attach(gpt, keep=5, seed=7)
+    route.step = 4
+    state = route.state_dict()
+    gpt(ids)
+    expected = route.kept()
+    route.remove()
+    resumed = attach(gpt, keep=5, seed=7)
+    resumed.load_state_dict(state)
+    gpt(ids)
+    assert all(torch.equal(resumed.kept()[name], own) for name, own in expected.items())
+    with pytest.raises(ValueError, match="expected a step and the seed 7"):
+        resumed.load_state_dict({"step": 4, "seed": 8})
+
+
+class Masked(nn.Module):
+    """Attention with what today's layers take beside the hidden states."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+
+    def forward(self, hidden_states, attention_mask=None, position_embeddings=None, scale=1.0):
+        q, k, v = self.qkv(hidden_states).chunk(3, -1)
+        if position_embeddings is not None:
+            cos, sin = position_embeddings
+            q, k = q * cos + q.roll(1, -1) * sin, k * cos + k.roll(1, -1) * sin
+        attended = nn.functional.scaled_dot_product_attention(
+            q[:, None], k[:, None], v[:, None], attn_mask=attention_mask
+        )
+        return hidden_states + scale * attended[:, 0], "cache"
+
+
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Masked() for _ in range(3))
+
+    def forward(self, x, positional, **kwargs):
+        for layer in self.layers:
+            x = (layer(x, *kwargs.values()) if positional else layer(hidden_states=x, **kwargs))[0]
+        return x
+
+
+@pytest.mark.parametrize("positional", [True, False])
+def test_declared_arguments_travel_with_their_tokens(positional):
+    torch.manual_seed(0)
+    model, x = Stack().double(), torch.randn(2, SEQ, 8).double()
+    mask = torch.ones(SEQ, SEQ).tril().bool().expand(2, 1, SEQ, SEQ).clone()
+    mask[1, :, :, :3] = mask[1, 0].diagonal().diag()[:, :3]  # left padding in the second row
+    rotary = torch.randn(1, SEQ, 8).double(), torch.randn(2, SEQ, 8).double()
+    declared = {"attention_mask": (-2, -1), "position_embeddings": 1}
+    route = attach(model, keep=5, seed=1, token_args=declared)
+    out = model(x, positional, attention_mask=mask, position_embeddings=rotary)
+    kept = route.kept()["layers.1"].long()
+    route.remove()
+
+    x = model.layers[0](x, mask, rotary)[0]
+    rows = []
+    for b, own in enumerate(kept):
+        cos, sin = rotary[0][0, own], rotary[1][b, own]
+        row = x[b].clone()
+        row[own] = model.layers[1](row[own][None], mask[b, :, own][:, :, own][None], (cos, sin))[0][0]
+        rows.append(row)
+    x = model.layers[2](torch.stack(rows), mask, rotary)[0]
+    torch.testing.assert_close(out, x, rtol=1e-12, atol=1e-12)
+
+
+def test_an_argument_that_looks_aligned_is_refused_with_the_line_that_declares_it():
+    model, x = Stack(), torch.randn(2, SEQ, 8)
+    attach(model, keep=5, seed=1)
+    with pytest.raises(
+        ValueError,
+        match=r"'attention_mask' has shape \(1, 1, 12, 12\) .*token_args=\{'attention_mask': \(-2, -1\)\}",
+    ):
+        model(x, False, attention_mask=torch.ones(1, 1, SEQ, SEQ))
+    with pytest.raises(ValueError, match=r"token_args=\{'position_embeddings': \(-2,\)\}"):
+        model(x, False, position_embeddings=(torch.ones(1, SEQ, 8), torch.ones(1, SEQ, 8)))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 7), (3, 1, SEQ, SEQ), (SEQ, SEQ), (SEQ,)])
+def test_a_declaration_that_does_not_fit_is_refused(shape):
+    with pytest.raises(
+        ValueError,
+        match=r"declares 'mask' aligned to tokens on \(-2, -1\), but it has .*; expected 12 on those axes",
+    ):
+        de.routing.travel("mask", torch.ones(shape), torch.zeros(2, 3).int(), SEQ, {"mask": (-2, -1)})
+
+
+def test_an_argument_declared_not_aligned_stays():
+    value = torch.zeros(SEQ)
+    assert de.routing.travel("scale", value, torch.zeros(1, 2).int(), SEQ, {"scale": ()}) is value
+
+
+def test_hidden_states_and_outputs_of_another_shape_are_refused():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return {"x": x}
+
+    model = nn.Sequential(Odd())
+    attach(model, keep=2, seed=1, layers=[model[0]])
+    with pytest.raises(
+        ValueError, match=r"layer '0': its first argument, 'x', is \(4, 4\); expected \(B, S, C\)"
+    ):
+        model(torch.zeros(4, 4))
+    with pytest.raises(ValueError, match="layer '0' returns dict; expected hidden states"):
+        model(torch.zeros(2, 4, 4))
+
+
+def test_torch_s_own_encoder_layers_are_served():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+    mask = nn.Transformer.generate_square_subsequent_mask(SEQ)
+    route = attach(model, keep=5, seed=1, token_args={"src_mask": (-2, -1)})
+    with pytest.raises(ValueError, match="'src_mask' .* expected"):
+        model(torch.zeros(2, SEQ, 8), mask)  # (S, S) is one mask for all rows: no batch axis to gather by row
+    route.remove()
+    route = attach(model, keep=5, seed=1)
+    assert model(torch.zeros(2, SEQ, 8)).shape == (2, SEQ, 8)
+    assert set(route.kept()) == {"layers.1", "layers.2"}
+
+
+def test_a_router_of_one_s_own_is_taken(gpt, ids):
+    def first(batch, seq, keep, *, key, first_row, device):
+        return torch.arange(keep, dtype=torch.int32).expand(batch, keep)
+
+    route = attach(gpt, router=first, keep=4, seed=1)
+    gpt(ids)
+    assert route.kept()["blocks.1"].tolist() == [[0, 1, 2, 3]] * 3
+
+
+def test_checkpointed_layers_draw_the_same_tokens_again(gpt, ids):
+    from torch.utils.checkpoint import checkpoint
+
+    def loss(recompute):
+        route = attach(gpt, keep=5, seed=7)
+        route.step = 2
+        forwards = [block.forward for block in gpt.blocks]
+        x = gpt.tokens(ids) + gpt.positions.weight
+        route._begin(gpt, ())
+        for block in gpt.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        gpt.zero_grad()
+        x.square().sum().backward()
+        route.remove()
+        assert [block.forward for block in gpt.blocks] == forwards
+        return [p.grad.clone() for p in gpt.blocks.parameters()]
+
+    assert all(map(torch.equal, loss(False), loss(True)))
+
+
+def test_gather_axes_takes_rows_and_columns_of_each_mask():
+    mask = torch.arange(2 * 4 * 4).reshape(2, 1, 4, 4)
+    ids = torch.tensor([[0, 2], [1, 3]])
+    expected = torch.stack([mask[b][:, own][:, :, own] for b, own in enumerate(ids)])
+    assert torch.equal(gather_axes(mask, ids, (-2, -1)), expected)
+    assert torch.equal(gather_axes(mask, ids, (2, 3)), expected)
+
+
+def test_random_ltd_keeps_rows_apart_by_their_place_in_the_global_batch():
+    whole = random_ltd()(4, 16, 5, key=(1, 2, 0, 0))
+    second_rank = random_ltd()(2, 16, 5, key=(1, 2, 0, 0), first_row=2)
+    assert torch.equal(whole[2:], second_rank)

@@ -1,0 +1,282 @@
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset
+
+import dataeff as de
+from dataeff import Curriculum, paced
+from dataeff.pacing import discrete, linear, root
+from dataeff.samplers import _cohorts, curriculum
+
+
+@pytest.fixture
+def growing(index):
+    return Curriculum(index, {"loss": paced(root(5, 100, steps=60), by="percentile")})
+
+
+def draws_by_definition(sizes, phases, entry_steps, batch_size, steps):
+    """The docstring of _cohorts, draw by draw: (cohort, number) of every step."""
+    entered, events, given_out, last = [], [], [], 0
+    for step in range(steps):
+        for c in [c for c, entry in enumerate(entry_steps) if entry == step]:
+            entered.append(c)
+            events += [
+                (last + -(-(j * 2**32 + phases[c]) // sizes[c]), c, j) for j in range(batch_size * steps)
+            ]
+        events.sort()
+        batch, events = events[:batch_size], events[batch_size:]
+        last = max(last, *[tick for tick, _, _ in batch])
+        given_out.append([(c, j) for _, c, j in batch])
+    return given_out
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    gaps=st.lists(st.integers(1, 4), min_size=5, max_size=5),
+    batch_size=st.integers(1, 7),
+    seed=st.integers(0, 2**40),
+)
+def test_draws_are_those_of_the_definition(sizes, gaps, batch_size, seed):
+    entry_steps = np.cumsum([0, *gaps])[: len(sizes)]
+    ends = np.cumsum(sizes)
+    cohorts = _cohorts.Cohorts(np.arange(ends[-1]), entry_steps, ends, batch_size=batch_size, key=seed)
+    expected = draws_by_definition(sizes, cohorts._phases.tolist(), entry_steps.tolist(), batch_size, 20)
+    for step, draws in enumerate(expected):
+        cohort, number = cohorts._numbers(step)
+        assert sorted(zip(cohort.tolist(), number.tolist(), strict=True)) == sorted(draws)
+
+
+def test_every_step_has_a_full_batch_of_eligible_samples(growing):
+    sampler = curriculum(growing, batch_size=7, seed=1)
+    for step in range(len(sampler)):
+        assert len(sampler[step]) == 7
+        assert set(sampler[step]) <= set(growing.pool(step).tolist())
+
+
+def test_exposures_in_a_cohort_differ_by_at_most_one(growing):
+    sampler = curriculum(growing, batch_size=7, seed=3, steps=200)
+    seen = Counter()
+    starts = [0, *growing.ends[:-1].tolist()]
+    for batch in sampler:
+        seen.update(batch)
+        for start, end in zip(starts, growing.ends.tolist(), strict=True):
+            exposures = [seen[sample] for sample in growing.order[start:end].tolist()]
+            assert max(exposures) - min(exposures) <= 1
+
+
+def test_a_constant_pool_is_plain_epochs(index):
+    everything = Curriculum(index, {"loss": paced(100, by="percentile")})
+    sampler = curriculum(everything, batch_size=10, seed=5)
+    assert len(sampler) == 10
+    assert sorted(sample for batch in sampler for sample in batch) == list(range(100))
+
+
+def test_a_pool_is_drawn_from_in_proportion(index):
+    """After the last cohort entered, each cohort is drawn as often as its size says."""
+    two = Curriculum(index, {"loss": paced(discrete([20, 100], until=[9]), by="percentile")})
+    sampler = curriculum(two, batch_size=10, seed=2, steps=1010)
+    late = Counter(sample for step in range(10, 1010) for sample in sampler[step])
+    easy = sum(late[sample] for sample in two.pool(0).tolist())
+    assert easy == pytest.approx(2000, abs=20)
+
+
+def test_places_in_a_batch_are_as_likely_for_every_cohort(index):
+    two = Curriculum(index, {"loss": paced(discrete([50, 100], until=[0]), by="percentile")})
+    sampler = curriculum(two, batch_size=4, seed=8, steps=4001)
+    easy = set(two.pool(0).tolist())
+    hits = np.array([[sample in easy for sample in sampler[step]] for step in range(1, 4001)]).sum(axis=0)
+    chi_square = ((hits - 2000) ** 2 / 1000).sum()
+    assert chi_square < 4 + 5 * 8**0.5
+
+
+def test_the_union_over_ranks_is_the_global_batch(growing):
+    whole = curriculum(growing, batch_size=24, seed=9)
+    for world_size in (1, 2, 3, 8):
+        ranks = [
+            curriculum(growing, batch_size=24, seed=9, rank=r, world_size=world_size)
+            for r in range(world_size)
+        ]
+        for step in (0, 7, 59):
+            assert [sample for rank in ranks for sample in rank[step]] == whole[step]
+
+
+@given(stop=st.integers(0, 59))
+def test_a_resumed_run_goes_on_as_if_uninterrupted(stop, tmp_path_factory):
+    index = de.index.from_values({"m": range(100)}, out=tmp_path_factory.mktemp("idx"))
+    growing = Curriculum(index, {"m": paced(linear(10, 99, steps=60))})
+    uninterrupted = list(curriculum(growing, batch_size=6, seed=4))
+    first = curriculum(growing, batch_size=6, seed=4)
+    iterator = iter(first)
+    trained = [next(iterator) for _ in range(stop)]
+    second = curriculum(growing, batch_size=6, seed=4)
+    second.load_state_dict(first.state_dict())
+    assert trained + list(second) == uninterrupted
+
+
+def test_iterating_again_after_the_end_warns(growing):
+    sampler = curriculum(growing, batch_size=6, seed=4)
+    first = list(sampler)
+    with pytest.warns(UserWarning, match="all 60 steps are drawn already, .*; set step = 0 to begin again"):
+        assert list(sampler) == []
+    sampler.step = 0
+    assert list(sampler) == first
+
+
+def test_seeds_differ_and_the_same_seed_does_not(growing):
+    batches = [curriculum(growing, batch_size=7, seed=seed)[30] for seed in (1, 1, 2)]
+    assert batches[0] == batches[1]
+    assert batches[0] != batches[2]
+
+
+class Ids(Dataset):
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return index
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_it_is_a_batch_sampler_of_a_loader(growing, workers):
+    loader = DataLoader(Ids(), batch_sampler=curriculum(growing, batch_size=6, seed=1), num_workers=workers)
+    reference = curriculum(growing, batch_size=6, seed=1)
+    assert len(loader) == 60
+    assert [batch.tolist() for batch in loader] == [reference[step] for step in range(60)]
+
+
+def test_a_checkpoint_can_name_the_step_that_training_reached(growing):
+    sampler = curriculum(growing, batch_size=6, seed=1)
+    loader = iter(DataLoader(Ids(), batch_sampler=sampler, num_workers=2, prefetch_factor=2))
+    next(loader)  # the workers have asked for more by now
+    assert sampler.state_dict()["step"] > 1
+    resumed = curriculum(growing, batch_size=6, seed=1)
+    resumed.load_state_dict(sampler.state_dict(step=1))
+    assert next(iter(resumed)).step == 1
+
+
+def test_the_state_is_a_few_numbers_that_torch_loads_safely(growing, tmp_path):
+    state = curriculum(growing, batch_size=6, seed=2**63).state_dict(step=10**12)
+    torch.save(state, tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == state
+    assert len(pickle.dumps(state)) < 300
+
+
+def test_a_batch_knows_its_step_after_pickling(growing):
+    batch = pickle.loads(pickle.dumps(curriculum(growing, batch_size=6, seed=1)[13]))  # noqa: S301
+    assert batch.step == 13
+    assert isinstance(batch, list)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number of at least 1"),
+        ({"batch_size": 2.0}, "batch_size is 2.0; expected a whole number"),
+        ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
+        ({"world_size": 4}, "batch_size 6 is not divisible by world_size 4; .* choose a multiple"),
+        ({"world_size": 2, "rank": 2}, "rank is 2; expected less than world_size, 2"),
+        ({"steps": -1}, "steps is -1; expected a whole number of at least 0"),
+        ({"world_size": 0}, "world_size is 0; expected a whole number of at least 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(growing, options, said):
+    with pytest.raises(ValueError, match=said):
+        curriculum(growing, **({"batch_size": 6, "seed": 1} | options))
+
+
+def test_settings_that_the_batches_depend_on_do_not_change(growing):
+    sampler = curriculum(growing, batch_size=6, seed=1)
+    for field in ("curriculum", "batch_size", "seed"):
+        with pytest.raises(AttributeError):
+            setattr(sampler, field, 12)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"step": 1, "seed": 2}, "the state is of seed 2, this sampler of 1; make it with that"),
+        ({"step": 1}, r"has the keys 'step' and 'seed'; got \['step'\]"),
+        ({"step": -1, "seed": 1}, "step is -1; expected a whole number of at least 0"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(growing, state, said):
+    sampler = curriculum(growing, batch_size=6, seed=1)
+    with pytest.raises(ValueError, match=said):
+        sampler.load_state_dict(state)
+    assert sampler.step == 0
+
+
+def test_a_step_outside_is_an_index_error(growing):
+    sampler = curriculum(growing, batch_size=6, seed=1)
+    for step in (-1, 60):
+        with pytest.raises(IndexError, match=f"step {step} of a sampler of 60 steps"):
+            sampler[step]
+
+
+def test_a_pool_smaller_than_a_batch_repeats_samples_evenly(tmp_path):
+    index = de.index.from_values({"m": [1, 2, 3, 9]}, out=tmp_path)
+    small = Curriculum(index, {"m": paced(discrete([3, 9], until=[5]))})
+    counts = Counter(curriculum(small, batch_size=7, seed=1)[0])
+    assert sorted(counts) == [0, 1, 2]
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_too_many_passes_over_a_tiny_pool_are_refused(tmp_path):
+    index = de.index.from_values({"m": [1]}, out=tmp_path)
+    one = Curriculum(index, {"m": paced(1)})
+    with pytest.raises(
+        ValueError, match=r"passes over the pool; at most 2\*\*30 can be: begin with a larger pool"
+    ):
+        curriculum(one, batch_size=1024, seed=1, steps=2**40)[2**30]
+
+
+@pytest.mark.parametrize("step", [0, 10**6, 10**8])
+def test_far_steps_are_exact(tmp_path, step):
+    """Whole epochs before and after: the counts are checked in Python's unbounded integers."""
+    sizes, batch_size = np.array([3, 2**20, 2**31]), 4096
+    ends = np.cumsum(sizes)
+    order = np.broadcast_to(np.uint64(0), ends[-1])
+    cohorts = _cohorts.Cohorts(order, np.array([0, 5, 9]), ends, batch_size=batch_size, key=1)
+    active = 1 if step < 5 else 3
+    cohort, number = cohorts._numbers(step)
+    assert len(cohort) == batch_size
+    times, phases = cohorts._times.tolist(), cohorts._phases.tolist()
+    ticks = [
+        times[c] + -(-(j * 2**32 + phases[c]) // int(sizes[c]))
+        for c, j in zip(cohort.tolist(), number.tolist(), strict=True)
+    ]
+
+    def drawn_by(tick):
+        return sum(
+            max(0, ((tick - times[c]) * int(sizes[c]) - phases[c]) // 2**32 + 1)
+            for c in range(active)
+            if tick >= times[c]
+        )
+
+    assert drawn_by(min(ticks) - 1) <= step * batch_size
+    assert drawn_by(max(ticks)) >= (step + 1) * batch_size
+
+
+def test_many_steps_of_growth_are_gathered_without_entering_early():
+    entry_steps, ends = np.arange(0, 30_000, 3), np.arange(1, 10_001)
+    steps, gathered_ends = _cohorts.gathered(entry_steps, ends, most=100)
+    assert len(steps) <= 100
+    assert steps[0] == 0
+    assert gathered_ends[-1] == ends[-1]
+    for step in range(0, 30_010, 7):
+        pool = ends[np.searchsorted(entry_steps, step, side="right") - 1]
+        gathered_pool = gathered_ends[np.searchsorted(steps, step, side="right") - 1]
+        assert gathered_pool <= pool
+        assert gathered_pool >= ends[np.searchsorted(entry_steps, max(0, step - 304), side="right") - 1]
+    assert gathered_ends[np.searchsorted(steps, entry_steps[-1], side="right") - 1] == ends[-1]
+
+
+def test_a_cohort_too_large_for_the_arithmetic_is_refused():
+    huge = np.array([2**31 + 1])
+    with pytest.raises(ValueError, match=r"2147483649 samples enter in one step; at most 2\*\*31 can"):
+        _cohorts.Cohorts(np.broadcast_to(0, huge[0]), np.array([0]), huge, batch_size=1, key=1)
