@@ -39,17 +39,35 @@ def real(name: str, value: object, *, low: float | None = None) -> float:
         ...
         ValueError: degree is nan; expected a finite number
     """
+    plain: Any = value
     try:
-        finite = not isinstance(value, bool | str | bytes) and math.isfinite(value)  # type: ignore[arg-type]
-    except TypeError:
+        plain = value.item() if hasattr(value, "item") else value  # of a NumPy or torch number
+        finite = not isinstance(plain, bool | str | bytes) and math.isfinite(plain)
+    except (TypeError, ValueError, RuntimeError):
         finite = False
-    if not finite or not _within(value, low, None):  # type: ignore[arg-type]
+    if not finite or not _within(plain, low, None):
         raise ValueError(f"{name} is {value!r}; expected a finite number{_bounds(low, None)}")
-    return value  # type: ignore[return-value]
+    number: float = plain
+    return number
 
 
-def is_whole(low: int | None = None) -> Validator:
-    """`whole` as an attrs validator.
+def is_seed() -> Validator:
+    """A whole number that can be part of a key, as an attrs validator.
+
+    Examples:
+        >>> @attrs.frozen
+        ... class Draw:
+        ...     seed: int = attrs.field(validator=is_seed())
+        >>> Draw(-1)
+        Traceback (most recent call last):
+        ...
+        ValueError: seed is -1; expected a whole number from 0 to 18446744073709551615
+    """
+    return is_whole(0, 2**64 - 1)
+
+
+def is_whole(low: int | None = None, high: int | None = None) -> Validator:
+    """`whole` as an attrs validator; the field then holds a plain int, whatever it was given.
 
     Examples:
         >>> @attrs.frozen
@@ -61,14 +79,14 @@ def is_whole(low: int | None = None) -> Validator:
         ValueError: x is -1; expected a whole number of at least 0
     """
 
-    def check(_: object, field: "attrs.Attribute[Any]", value: object) -> None:
-        whole(field.name, value, low=low)
+    def check(instance: object, field: "attrs.Attribute[Any]", value: object) -> None:
+        object.__setattr__(instance, field.name, whole(field.name, value, low=low, high=high))
 
     return check
 
 
 def is_real(low: float | None = None) -> Validator:
-    """`real` as an attrs validator.
+    """`real` as an attrs validator; the field then holds a plain number.
 
     Examples:
         >>> @attrs.frozen
@@ -80,8 +98,8 @@ def is_real(low: float | None = None) -> Validator:
         ValueError: x is 'near'; expected a finite number
     """
 
-    def check(_: object, field: "attrs.Attribute[Any]", value: object) -> None:
-        real(field.name, value, low=low)
+    def check(instance: object, field: "attrs.Attribute[Any]", value: object) -> None:
+        object.__setattr__(instance, field.name, real(field.name, value, low=low))
 
     return check
 

@@ -1,11 +1,13 @@
 """How the parts of a primitive print, so that the whole prints as the code that makes it."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
 
 def qualified(function: Callable[..., object]) -> str:
-    """A function by its module and name, the same in every process (the default has its address).
+    """A function by its module and name, a method by its object: the same in every process.
 
     Examples:
         >>> import math
@@ -13,7 +15,12 @@ def qualified(function: Callable[..., object]) -> str:
         'math.sqrt'
     """
     name = getattr(function, "__qualname__", None)
-    return f"{function.__module__}.{name}" if name else repr(function)
+    owner = getattr(function, "__self__", None)
+    if name is None or isinstance(function, functools.partial):
+        return repr(function)
+    if owner is not None and not inspect.ismodule(owner):
+        return f"{owner!r}.{function.__name__}"
+    return f"{function.__module__}.{name}"
 
 
 def quoted(path: Path) -> str:

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--steps", type=_positive, default=240, help="of the baseline (default: %(default)s)")
     demo.add_argument(
-        "--seed", type=_natural, default=0, help="of weights, samples, tokens (default: %(default)s)"
+        "--seed", type=_seed, default=0, help="of weights, samples, tokens (default: %(default)s)"
     )
     demo.add_argument(
         "--device", default="cpu", help="that torch can use: cpu, cuda, ... (default: %(default)s)"
@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(arguments: argparse.Namespace) -> int:
     from dataeff import demo, report
 
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a file; expected a folder, or nothing there yet")
     results = demo.run(
         steps=arguments.steps,
         seed=arguments.seed,
@@ -110,14 +112,14 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 
 def _positive(text: str) -> int:
-    return _whole(text, 1)
+    return _whole(text, 1, 10**9)
 
 
-def _natural(text: str) -> int:
-    return _whole(text, 0)
+def _seed(text: str) -> int:
+    return _whole(text, 0, 2**63 - 1)
 
 
-def _whole(text: str, low: int) -> int:
-    if not text.isdecimal() or int(text) < low:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
+def _whole(text: str, low: int, high: int) -> int:
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
     return int(text)

@@ -140,7 +140,8 @@ def _reach(index: Index, name: str, how: paced) -> NDArray[np.int64]:
             f"{step + 1}: samples would leave the pool; expected one that never falls or ends below its start"
         )
     if how.by == "value":
-        return np.searchsorted(index.values(name), amounts, side="right", sorter=order)
+        sorter = order.view(np.int64) if order.dtype == np.uint64 else order  # all that searchsorted takes
+        return np.searchsorted(index.values(name), amounts, side="right", sorter=sorter)
     if not 0 < amounts[0] <= amounts[-1] <= 100:
         raise ValueError(
             f"the pace of {name!r} goes from {amounts[0]} to {amounts[-1]}; percentiles are in (0, 100]"

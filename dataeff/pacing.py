@@ -208,6 +208,10 @@ def as_pace(pace: Any) -> Pace:
         >>> as_pace(512)
         constant(value=512)
     """
+    if isinstance(pace, type):
+        raise ValueError(
+            f"{pace.__name__} is a class; expected a pace made with it, as linear(80, 2048, steps=100)"
+        )
     if isinstance(pace, Pace):
         return pace
     if callable(pace):
@@ -355,6 +359,10 @@ def _check_step(step: int) -> int:
 
 def _check_rising(name: str, steps: Sequence[int], *, count: int) -> None:
     whole_steps = [whole(f"an entry of {name}", step, low=0) for step in steps]
+    if count < 0:
+        raise ValueError(
+            f"there is nothing to change between at {name} {list(steps)}; expected at least one amount"
+        )
     if len(steps) != count or sorted(set(whole_steps)) != whole_steps:
         raise ValueError(
             f"{name} is {list(steps)}; expected {count} steps in rising order, one fewer than amounts"

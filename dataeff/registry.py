@@ -36,7 +36,7 @@ class Plugin:
         """The strategy itself. Raises ImportError, naming the distribution, if it cannot be imported."""
         try:
             return self._load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = traceback.format_exception_only(error)[-1].strip()
             raise ImportError(
                 f"{self} did not load from {self.target!r}: {reason}; mend or uninstall {self.distribution}"

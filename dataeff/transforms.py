@@ -1,5 +1,6 @@
 """Batch to batch: cut to the length that the pace asks for."""
 
+from collections.abc import Mapping
 from typing import TypeVar, cast
 
 import torch
@@ -15,7 +16,7 @@ def truncate(batch: _Batch, length: int) -> _Batch:
     Tokens past `length` are dropped, not moved to another sample.
 
     Args:
-        batch: a (B, S, ...) tensor, or a dict of such tensors (`input_ids`, `attention_mask`, `labels`,
+        batch: a (B, S, ...) tensor, or a mapping of such tensors (`input_ids`, `attention_mask`, `labels`,
             `position_ids`); in a dict S is that of `input_ids`, and what has no such axis stays.
         length: of the sequence, at least 1.
 
@@ -31,11 +32,14 @@ def truncate(batch: _Batch, length: int) -> _Batch:
         {'input_ids': (2, 3), 'domain': (2,)}
     """
     if isinstance(length, float):
-        raise ValueError(f"length is {length!r}; expected a whole number: give the pace multiple=")
+        raise ValueError(
+            f"length is {length!r}; expected a whole number: "
+            "give the pace multiple=, or wrap it in pacing.multiple"
+        )
     whole("length", length, low=1)
     if isinstance(batch, torch.Tensor):
         return cast(_Batch, _cut("the batch", batch, batch.shape[1] if batch.dim() > 1 else None, length))
-    if not isinstance(batch, dict) or not isinstance(batch.get("input_ids"), torch.Tensor):
+    if not isinstance(batch, Mapping) or not isinstance(batch.get("input_ids"), torch.Tensor):
         raise ValueError(
             f"cannot truncate a {type(batch).__name__}; expected a tensor or a dict with input_ids"
         )
@@ -44,7 +48,7 @@ def truncate(batch: _Batch, length: int) -> _Batch:
         name: _cut(name, value, size, length) if isinstance(value, torch.Tensor) else value
         for name, value in batch.items()
     }
-    return cast(_Batch, cut)
+    return cast(_Batch, type(batch)(cut))  # type: ignore[call-arg]
 
 
 def _cut(name: str, tensor: torch.Tensor, size: int | None, length: int) -> torch.Tensor:

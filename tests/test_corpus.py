@@ -205,6 +205,18 @@ def test_a_sample_that_is_no_row_of_integers_is_named(sample):
         de.corpus.from_samples([[1], sample])
 
 
+def test_an_array_or_tensor_of_samples_is_a_corpus():
+    rows = np.arange(6).reshape(2, 3)
+    for samples in (rows, torch.from_numpy(rows), rows.tolist()):
+        assert [sample.tolist() for sample in de.corpus.open(samples)] == rows.tolist()
+
+
+def test_a_text_of_uneven_lines_is_split_by_its_tokens(tmp_path):
+    (tmp_path / "uneven.txt").write_text("\n".join(["a"] * 2000 + ["b" * 5000] * 30))
+    spans = list(de.corpus.open(tmp_path / "uneven.txt").spans(10_000))
+    assert len(spans) >= 15
+
+
 def test_offsets_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="offsets must rise from 0 to the number of tokens, 3"):
         de.corpus.Ragged(np.arange(3), np.array([0, 2]))

@@ -93,6 +93,11 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, sm
     assert said in line
 
 
+def test_an_out_that_is_a_file_is_refused(text, small, capsys):
+    assert cli.main(["demo", "--out", str(text)]) == 2
+    assert "text.txt is a file; expected a folder" in capsys.readouterr().err
+
+
 def test_an_out_that_holds_an_index_of_other_text_is_refused(tmp_path, text, small, capsys):
     out = str(tmp_path / "out")
     assert cli.main(["demo", "--steps", "1", "--corpus", str(text), "--out", out]) == 0
@@ -102,7 +107,8 @@ def test_an_out_that_holds_an_index_of_other_text_is_refused(tmp_path, text, sma
 
 
 @pytest.mark.parametrize(
-    "options", [["--steps", "0"], ["--steps", "many"], ["--seed", "-1"], ["--sped", "1"]]
+    "options",
+    [["--steps", "0"], ["--steps", "many"], ["--seed", "-1"], ["--seed", str(2**64)], ["--sped", "1"]],
 )
 def test_options_that_make_no_sense_exit_with_2(options, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -1,3 +1,4 @@
+import functools
 import json
 import pickle
 import subprocess
@@ -72,6 +73,14 @@ def test_every_executor_and_shard_size_gives_the_same_bytes(tmp_path, small_shar
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
+@pytest.mark.parametrize("executor", [ThreadPoolExecutor, de.index.threads, None])
+def test_what_is_no_executor_is_refused(tmp_path, executor):
+    with pytest.raises(
+        ValueError, match=r"executor is .*; expected a name, or an executor such as threads\(4\)"
+    ):
+        build(tmp_path / "idx", executor=executor)
+
+
 def test_an_executor_of_one_s_own_is_used_and_left_open(tmp_path):
     with ThreadPoolExecutor(1) as pool:
         build(tmp_path / "idx", executor=pool)
@@ -138,16 +147,11 @@ def test_an_error_in_a_metric_leaves_no_index_and_names_the_sample(tmp_path, sma
         de.index.open(tmp_path / "idx")
 
 
-def test_metrics_are_added_to_an_index_and_not_computed_twice(tmp_path):
+def test_metrics_are_added_to_an_index_and_not_computed_twice(tmp_path, monkeypatch):
     build(tmp_path / "idx", metrics=["length"])
-
-    def never(tokens):
-        raise AssertionError
-
-    never.__name__ = never.__qualname__ = "halves"
-    never.__module__ = halves.__module__
     build(tmp_path / "idx", metrics=[halves])
-    index = build(tmp_path / "idx", metrics=[never, "length"])
+    monkeypatch.setattr(_build, "_score", None)
+    index = build(tmp_path / "idx", metrics=[halves, "length"])
     assert index.metrics == ("length", "halves")
 
 
@@ -161,6 +165,52 @@ def test_an_index_of_another_corpus_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is the index of another corpus"):
         index.check(de.corpus.open([text.upper() for text in TEXTS]))
     index.check(de.corpus.open(TEXTS))
+
+
+def test_a_function_mended_after_an_error_is_not_mixed_with_its_old_values(tmp_path, small_shards):
+    def make(source):
+        scope = {}
+        exec(f"def score(tokens):\n    return {source}", scope)  # noqa: S102
+        return scope["score"]
+
+    with pytest.raises(ValueError, match="gives nan for sample 33"):
+        build(tmp_path / "idx", metrics=[make("float('nan') if bytes(tokens).endswith(b'33') else 1.0")])
+    index = build(tmp_path / "idx", metrics=[make("2.0")])
+    assert set(index.values("score").tolist()) == {2.0}
+    with pytest.raises(
+        ValueError, match=r"holds 'score' made by .* of code .*, not by .* of code .*; give the metric"
+    ):
+        build(tmp_path / "idx", metrics=[make("3.0")])
+
+
+@pytest.mark.parametrize("how", ["class", "partial", "method"])
+def test_a_metric_that_prints_with_its_address_is_refused(tmp_path, how):
+    class Plain(de.metrics.Metric):
+        def score(self, shard, fitted):
+            return np.zeros(len(shard))
+
+        def of(self, tokens):
+            return 1
+
+    metric = {"class": Plain(), "partial": functools.partial(lambda n, tokens: n, 1), "method": Plain().of}[
+        how
+    ]
+    with pytest.raises(ValueError, match=r"prints with an address, .*; make the class @attrs.frozen, or"):
+        de.index.build(TEXTS, {"m": metric}, out=tmp_path / "idx", progress=False)
+    assert not (tmp_path / "idx").exists()
+
+
+def test_processes_that_build_one_index_at_once_take_turns(tmp_path):
+    script = (
+        "import dataeff as de\n"
+        "from dataeff.index import _build\n"
+        "_build.TOKENS_PER_SHARD = 40\n"
+        "texts = [f\"{'ab' * (i % 7)}{i}\" for i in range(50)]\n"
+        "index = de.index.build(texts, ['length', 'vocab_rarity'], out='idx', progress=False)\n"
+        "assert len(index.values('vocab_rarity')) == 50\n"
+    )
+    racers = [subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path) for _ in range(3)]
+    assert [racer.wait() for racer in racers] == [0, 0, 0]
 
 
 def test_a_metric_made_otherwise_under_the_same_name_is_refused(tmp_path):

@@ -58,9 +58,10 @@ def test_every_token_dtype_gives_the_same(dtype):
     )
 
 
-def test_a_negative_token_is_refused():
-    with pytest.raises(ValueError, match="token id -3 is negative; vocab_rarity counts ids from 0"):
-        metrics.vocab_rarity()([[1, -3]])
+@pytest.mark.parametrize("token", [-3, 2**28, 2**45, np.uint64(2**63 + 5)])
+def test_a_token_that_cannot_be_counted_is_refused(token):
+    with pytest.raises(ValueError, match=rf"token id {token} is outside \[0, 268435456\), what is counted"):
+        metrics.vocab_rarity()([np.array([1]).astype(np.array(token).dtype), np.array([token])])
 
 
 @pytest.mark.parametrize(("value", "said"), [(float("nan"), "nan"), (float("inf"), "inf")])

@@ -122,6 +122,14 @@ def test_ids_and_rows_are_the_same_on_a_gpu():
             "ids are torch.float32; expected int32 or int64",
         ),
         (
+            lambda: ops.gather_tokens(torch.zeros(2, 3), torch.tensor([[0, 3], [0, 1]])),
+            r"ids go from 0 to 3; expected them in \[0, 3\)",
+        ),
+        (
+            lambda: ops.gather_tokens(torch.zeros(2, 3), torch.tensor([[0, -1], [0, 1]])),
+            "ids go from -1 to 1; expected",
+        ),
+        (
             lambda: ops.scatter_tokens(torch.zeros(1, 4, 3), torch.zeros(1, 3, 3), rows(1, 4, 2)),
             r"y is torch.float32 of shape \(1, 3, 3\); expected torch.float32 of shape \(1, 2, 3\)",
         ),

@@ -56,6 +56,13 @@ def test_a_plugin_without_its_object_says_so(distribution):
         registry.get("metrics", "empty")
 
 
+def test_a_plugin_that_exits_at_import_breaks_only_itself(distribution, capsys):
+    files = {"exit_plugin.py": "import sys\nsys.exit(3)\n"}
+    distribution("bad-plugin", entry_points="[dataeff.metrics]\nleaves = exit_plugin:metric\n", files=files)
+    assert cli.main(["plugins"]) == 1
+    assert "SystemExit: 3" in capsys.readouterr().out
+
+
 def test_two_distributions_that_claim_one_name_are_both_named(distribution):
     distribution("good-plugin", entry_points=GOOD, files={"good_plugin.py": SOURCE})
     distribution("other-plugin", entry_points=GOOD, version="0.3")

@@ -67,6 +67,7 @@ def test_only_kept_tokens_go_through_a_routed_layer(gpt, ids):
 def test_keeping_all_or_more_is_the_untouched_model_to_the_bit(gpt, ids, keep):
     expected, expected_grads = gradients(gpt, ids)
     route = attach(gpt, keep=keep, seed=7)
+    route.step = 0
     out, grads = gradients(gpt, ids)
     assert torch.equal(out, expected)
     assert all(map(torch.equal, grads, expected_grads))
@@ -98,15 +99,88 @@ def test_the_ids_depend_on_seed_step_micro_batch_layer_and_row(gpt, ids):
     assert all(other["blocks.1"] != base["blocks.1"] for other in others)
 
 
-def test_a_step_set_again_begins_with_its_first_micro_batch(gpt, ids):
+def test_another_step_begins_with_its_first_micro_batch_and_the_same_one_goes_on(gpt, ids):
     route = attach(gpt, keep=6, seed=7)
-    route.step = 3
-    gpt(ids)
-    first = route.kept()["blocks.1"]
-    gpt(ids)
-    route.step = 3
-    gpt(ids)
-    assert torch.equal(route.kept()["blocks.1"], first)
+
+    def kept(step):
+        route.step = step
+        gpt(ids)
+        return route.kept()["blocks.1"].tolist()
+
+    first, second = kept(3), kept(3)
+    assert first != second
+    assert kept(4) != first
+    assert [kept(3), kept(3)] == [first, second]
+
+
+def test_a_pace_without_a_step_is_refused(gpt, ids):
+    attach(gpt, keep=linear(4, 16, steps=10, multiple=2), seed=7)
+    with pytest.raises(ValueError, match="route.step is not set; set it before each training step"):
+        gpt(ids)
+
+
+def test_hidden_states_are_found_among_keywords():
+    model, x = Stack(), torch.randn(2, SEQ, 8)
+    mask = torch.ones(2, SEQ, SEQ).bool()[:, None]
+    route = attach(model, keep=5, seed=1, layers=[model.layers[1]], token_args={"attention_mask": (-2, -1)})
+    out = model.layers[1](attention_mask=mask, hidden_states=x)[0]
+    assert out.shape == x.shape
+    assert route.kept()["layers.1"].shape == (2, 5)
+
+
+def test_a_rank_draws_its_own_rows_unless_told_that_it_shares_them(gpt, ids):
+    def kept(rank):
+        route = attach(gpt, keep=5, seed=7, rank=rank)
+        gpt(ids)
+        route.remove()
+        return route.kept()["blocks.1"].tolist()
+
+    assert kept(0) == kept(None)
+    assert kept(1) != kept(0)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, while it compiles
+@pytest.mark.parametrize("before", [True, False])
+def test_a_compiled_model_keeps_the_same_tokens(gpt, ids, before):
+    expected = {}
+    route = attach(gpt, keep=linear(4, 12, steps=3, multiple=4), seed=7)
+    for step in range(4):
+        route.step = step
+        expected[step] = gpt(ids), route.kept()
+    route.remove()
+    torch.compiler.reset()
+    if before:
+        compiled = torch.compile(gpt, backend="eager")
+        route = attach(gpt, keep=linear(4, 12, steps=3, multiple=4), seed=7)
+    else:
+        route = attach(gpt, keep=linear(4, 12, steps=3, multiple=4), seed=7)
+        compiled = torch.compile(gpt, backend="eager")
+    for step, (out, kept) in expected.items():
+        route.step = step
+        assert torch.equal(compiled(ids), out)
+        assert all(torch.equal(route.kept()[name], own) for name, own in kept.items())
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(9))
+        self.mix = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.mix(sum(expert(x) for expert in self.experts))
+
+
+def test_the_largest_stack_is_found_not_the_longest():
+    model = nn.Sequential(*[Experts() for _ in range(4)])
+    route = attach(model, keep=3, seed=1)
+    assert list(route.layers) == ["1", "2"]
+    assert route.depth == 4
+
+
+def test_depth_counts_the_blocks_of_the_stack_whatever_their_class():
+    model = nn.Sequential(nn.Linear(8, 8), Masked(), nn.Linear(8, 8), nn.Linear(8, 8))
+    assert attach(model, keep=3, seed=1, layers=[model[0]]).depth == 4
 
 
 def test_remove_leaves_no_trace(gpt, ids):
@@ -166,6 +240,9 @@ def test_layers_may_be_named_and_the_ends_kept(gpt):
         ({"layers": []}, "layers is empty; expected at least one module of the model"),
         ({"layers": [nn.Linear(2, 2)]}, "a Linear in layers is not a module of the model"),
         ({"skip": (3, 2)}, "GPT has no stack of more than 5 like blocks; name them"),
+        ({"skip": 2}, r"skip is 2; expected how many blocks to leave out at either end, as \(1, 1\)"),
+        ({"skip": (-1, 1)}, "an entry of skip is -1; expected a whole number"),
+        ({"token_args": {"typo": 1}}, "unknown name 'typo' in the arguments of layer 'blocks.1'. Known: 'x'"),
         ({"keep": 0}, "keep is 0; expected a whole number of at least 1"),
         ({"keep": 2.5}, "keep is 2.5; expected a whole number"),
         ({"seed": -1}, "seed is -1; expected a whole number"),
@@ -289,6 +366,19 @@ def test_a_declaration_that_does_not_fit_is_refused(shape):
         de.routing.travel("mask", torch.ones(shape), torch.zeros(2, 3).int(), SEQ, {"mask": (-2, -1)})
 
 
+def test_the_cure_for_a_tensor_without_a_batch_axis_works():
+    ids, position = torch.tensor([[0, 2]]), torch.arange(SEQ)
+    with pytest.raises(ValueError, match=r"token_args=\{'position': \(-1,\)\}.*; and give it a batch axis"):
+        de.routing.travel("position", position, ids, SEQ, {})
+    moved = de.routing.travel("position", position[None], ids, SEQ, {"position": (-1,)})
+    assert moved.tolist() == [[0, 2]]
+
+
+def test_what_stands_in_a_dict_is_looked_at_too():
+    with pytest.raises(ValueError, match="'masks' has shape"):
+        de.routing.travel("masks", {"full": torch.ones(1, SEQ)}, torch.zeros(1, 2).int(), SEQ, {})
+
+
 def test_an_argument_declared_not_aligned_stays():
     value = torch.zeros(SEQ)
     assert de.routing.travel("scale", value, torch.zeros(1, 2).int(), SEQ, {"scale": ()}) is value
@@ -322,13 +412,32 @@ def test_torch_s_own_encoder_layers_are_served():
     assert set(route.kept()) == {"layers.1", "layers.2"}
 
 
+def test_layers_that_take_the_sequence_first_are_refused():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 4, enable_nested_tensor=False)
+    with pytest.raises(
+        ValueError, match=r"layer 'layers.1' takes \(S, B, C\) .*; make it with batch_first=True"
+    ):
+        attach(model, keep=3, seed=1)
+
+
+@pytest.mark.parametrize("router", [random_ltd, random_ltd()])
+def test_a_router_may_be_a_class_or_made(gpt, ids, router):
+    route = attach(gpt, router=router, keep=4, seed=1)
+    gpt(ids)
+    assert route.kept()["blocks.1"].shape == (3, 4)
+
+
 def test_a_router_of_one_s_own_is_taken(gpt, ids):
     def first(batch, seq, keep, *, key, first_row, device):
         return torch.arange(keep, dtype=torch.int32).expand(batch, keep)
 
-    route = attach(gpt, router=first, keep=4, seed=1)
-    gpt(ids)
-    assert route.kept()["blocks.1"].tolist() == [[0, 1, 2, 3]] * 3
+    de.registry.register("routers", "first", first)
+    for router in (first, "first"):
+        route = attach(gpt, router=router, keep=4, seed=1)
+        gpt(ids)
+        assert route.kept()["blocks.1"].tolist() == [[0, 1, 2, 3]] * 3
+        route.remove()
+    de.registry.unregister("routers", "first")
 
 
 def test_checkpointed_layers_draw_the_same_tokens_again(gpt, ids):

@@ -177,7 +177,7 @@ def test_a_batch_knows_its_step_after_pickling(growing):
     [
         ({"batch_size": 0}, "batch_size is 0; expected a whole number of at least 1"),
         ({"batch_size": 2.0}, "batch_size is 2.0; expected a whole number"),
-        ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0 to"),
         ({"world_size": 4}, "batch_size 6 is not divisible by world_size 4; .* choose a multiple"),
         ({"world_size": 2, "rank": 2}, "rank is 2; expected less than world_size, 2"),
         ({"steps": -1}, "steps is -1; expected a whole number of at least 0"),
@@ -191,7 +191,7 @@ def test_options_that_make_no_sense_are_refused(growing, options, said):
 
 def test_settings_that_the_batches_depend_on_do_not_change(growing):
     sampler = curriculum(growing, batch_size=6, seed=1)
-    for field in ("curriculum", "batch_size", "seed"):
+    for field in ("curriculum", "batch_size", "seed", "rank", "world_size"):
         with pytest.raises(AttributeError):
             setattr(sampler, field, 12)
 
@@ -199,9 +199,10 @@ def test_settings_that_the_batches_depend_on_do_not_change(growing):
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ({"step": 1, "seed": 2}, "the state is of seed 2, this sampler of 1; make it with that"),
-        ({"step": 1}, r"has the keys 'step' and 'seed'; got \['step'\]"),
-        ({"step": -1, "seed": 1}, "step is -1; expected a whole number of at least 0"),
+        ({"step": 1, "seed": 2, "batch_size": 6}, "the state is of seed 2, this sampler of 1; make it with"),
+        ({"step": 1, "seed": 1, "batch_size": 8}, "the state is of batch_size 8, this sampler of 6; make it"),
+        ({"step": 1}, r"has the keys \['step', 'seed', 'batch_size'\]; got \['step'\]"),
+        ({"step": -1, "seed": 1, "batch_size": 6}, "step is -1; expected a whole number of at least 0"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(growing, state, said):
@@ -209,6 +210,23 @@ def test_a_state_that_does_not_fit_is_refused(growing, state, said):
     with pytest.raises(ValueError, match=said):
         sampler.load_state_dict(state)
     assert sampler.step == 0
+
+
+def test_a_launched_process_without_its_group_is_refused(growing, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ValueError, match="WORLD_SIZE is 2, but .* call init_process_group first, or give rank="
+    ):
+        curriculum(growing, batch_size=6, seed=1)
+    assert curriculum(growing, batch_size=6, seed=1, rank=1, world_size=2).rank == 1
+
+
+def test_numbers_of_numpy_become_plain(growing, tmp_path):
+    sampler = curriculum(growing, batch_size=np.int64(6), seed=np.uint64(1), steps=np.int32(9))
+    sampler.step = np.int64(3)
+    torch.save(sampler.state_dict(), tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == {"step": 3, "seed": 1, "batch_size": 6}
+    assert "np." not in repr(sampler)
 
 
 def test_a_step_outside_is_an_index_error(growing):

@@ -1,3 +1,5 @@
+from collections import UserDict
+
 import pytest
 import torch
 
@@ -43,10 +45,21 @@ def test_a_dict_is_cut_where_it_is_aligned():
     assert all(torch.equal(batch[n], before[n]) for n in batch if n != "name")
 
 
+def test_a_mapping_stays_what_it_is():
+    batch = UserDict(input_ids=torch.zeros(2, 6))
+    cut = truncate(batch, 4)
+    assert type(cut) is UserDict
+    assert cut["input_ids"].shape == (2, 4)
+
+
 @pytest.mark.parametrize(
     ("batch", "length", "said"),
     [
-        (torch.zeros(2, 6), 4.0, "length is 4.0; expected a whole number: give the pace multiple="),
+        (
+            torch.zeros(2, 6),
+            4.0,
+            "length is 4.0; expected a whole number: give the pace multiple=, or wrap it in pacing.multiple",
+        ),
         (torch.zeros(2, 6), 0, "length is 0; expected a whole number of at least 1"),
         (torch.zeros(6), 4, r"the batch has shape \(6,\); expected \(samples, length, ...\)"),
         ([1, 2], 4, "cannot truncate a list; expected a tensor or a dict with input_ids"),

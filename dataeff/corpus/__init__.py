@@ -6,6 +6,9 @@ A corpus is an ordered collection of samples, each a flat array of tokens.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from dataeff import registry
 from dataeff.corpus._base import Corpus, Shard, Windows, fingerprint
 from dataeff.corpus._npy import npy
@@ -19,7 +22,8 @@ def open(source: Any, format: str | None = None, **options: Any) -> Corpus:
     """The corpus at a path, or the one that an object in memory is.
 
     Args:
-        source: a path; a corpus, which comes back as it is; or a list of token arrays or strings.
+        source: a path; a corpus, which comes back as it is; or samples in memory: a list of token arrays
+            or strings, or a (N, L) array or tensor.
         format: a name of the registry kind `corpora`. By default `npy` for a file that begins as NumPy's
             do, else `text`.
         **options: for the reader, such as `sample_by="paragraph"` for `text`.
@@ -34,7 +38,7 @@ def open(source: Any, format: str | None = None, **options: Any) -> Corpus:
     """
     if isinstance(source, Corpus):
         return source
-    if isinstance(source, list | tuple):
+    if isinstance(source, list | tuple | np.ndarray | torch.Tensor):
         return from_samples(source)
     if not isinstance(source, str | Path):
         raise ValueError(

@@ -1,6 +1,6 @@
 """Samples of any length, as flat tokens with offsets."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import attrs
@@ -8,6 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dataeff.corpus._base import Corpus, Shard, fingerprint
+
+
+def _as_int64(offsets: ArrayLike) -> NDArray[np.int64]:
+    return np.asarray(offsets, np.int64)
 
 
 @attrs.frozen(eq=False)
@@ -21,8 +25,8 @@ class Ragged(Corpus):
         [3]
     """
 
-    tokens: NDArray[Any] = attrs.field(repr=False)
-    offsets: NDArray[np.int64] = attrs.field(repr=False)
+    tokens: NDArray[Any] = attrs.field(converter=np.asarray, repr=False)
+    offsets: NDArray[np.int64] = attrs.field(converter=_as_int64, repr=False)
 
     @tokens.validator
     def _check_tokens(self, _: object, tokens: NDArray[Any]) -> None:
@@ -68,9 +72,19 @@ def from_samples(samples: Iterable[ArrayLike]) -> Ragged:
         'or not'
     """
     arrays = [_as_tokens(index, sample) for index, sample in enumerate(samples)]
-    offsets = np.zeros(len(arrays) + 1, np.int64)
-    np.cumsum([len(array) for array in arrays], out=offsets[1:])
-    return Ragged(np.concatenate(arrays) if arrays else np.zeros(0, np.uint8), offsets)
+    return Ragged(np.concatenate(arrays) if arrays else np.zeros(0, np.uint8), offsets_of(arrays))
+
+
+def offsets_of(samples: Sequence[Sized]) -> NDArray[np.int64]:
+    """Where each of the samples begins when they stand end to end, and where the last ends. int64.
+
+    Examples:
+        >>> offsets_of([[7, 7], [], [7]]).tolist()
+        [0, 2, 2, 3]
+    """
+    offsets = np.zeros(len(samples) + 1, np.int64)
+    np.cumsum([len(sample) for sample in samples], out=offsets[1:])
+    return offsets
 
 
 def _as_tokens(index: int, sample: ArrayLike) -> NDArray[Any]:

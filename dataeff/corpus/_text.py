@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -10,7 +10,7 @@ import numpy as np
 
 from dataeff._repr import quoted
 from dataeff.corpus._base import Corpus, Shard
-from dataeff.corpus._ragged import Ragged
+from dataeff.corpus._ragged import Ragged, offsets_of
 
 _SPLIT: dict[str, Callable[[bytes], list[bytes]]] = {
     "line": bytes.splitlines,
@@ -57,6 +57,10 @@ class text(Corpus):
         """Samples `start` up to `stop`."""
         return self._samples.shard(start, stop)
 
+    def spans(self, tokens: int) -> Iterator[tuple[int, int]]:
+        """Split the samples into spans of at most `tokens` tokens, or of one longer sample."""
+        return self._samples.spans(tokens)
+
     def fingerprint(self) -> str:
         """Of the text and of how it is divided, not of the files' names."""
         return self._samples.fingerprint()
@@ -69,9 +73,7 @@ def _read(path: Path, sample_by: str) -> Ragged:
     samples = [sample for file in _files(path) for sample in _split(file, sample_by) if sample.strip()]
     if not samples:
         raise ValueError(f"{path} holds no text")
-    offsets = np.zeros(len(samples) + 1, np.int64)
-    np.cumsum([len(sample) for sample in samples], out=offsets[1:])
-    return Ragged(np.frombuffer(b"".join(samples), np.uint8), offsets)
+    return Ragged(np.frombuffer(b"".join(samples), np.uint8), offsets_of(samples))
 
 
 def _files(path: Path) -> list[Path]:

@@ -84,7 +84,7 @@ def check_device(device: str) -> None:
     """
     try:
         torch.ones(1, device=device).add(1).item()
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, ImportError):
         raise ValueError(
             f"device {device!r} is not there; expected one that torch can use, as 'cpu' or 'cuda'"
         ) from None

@@ -19,7 +19,7 @@ from dataeff.corpus import Corpus
 from dataeff.corpus import open as open_corpus
 from dataeff.index import _files
 from dataeff.index._store import Index, new_manifest, read_manifest, write_metric
-from dataeff.metrics import Metric, checked, checked_name, resolve
+from dataeff.metrics import Metric, checked, checked_name, identity, resolve
 
 TOKENS_PER_SHARD = 2**24
 
@@ -36,8 +36,8 @@ def build(
 
     Two passes over the corpus at most for a metric: one for statistics of the whole, one for the values.
     Each finished shard is kept in `out/parts`, so a build that was killed goes on where it was and gives the
-    same bytes; a metric that the index already holds is not computed again. A function is known by its
-    name: after a change to its code, give it another or delete the index.
+    same bytes; a metric that the index already holds is not computed again. Two processes that build into
+    one folder at once take turns.
 
     Args:
         corpus: a corpus, or what `corpus.open` opens.
@@ -61,22 +61,25 @@ def build(
     corpus, out, named = open_corpus(corpus), Path(out), _named(metrics)
     if not len(corpus):
         raise ValueError("the corpus has no samples; there is nothing to index")
-    manifest = _manifest(out, corpus)
-    missing = {name: metric for name, metric in named.items() if not _holds(out, manifest, name, metric)}
-    if not missing:
-        return Index(out)
-    parts = out / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    with _running(executor) as pool:
+    for metric in named.values():
+        identity(metric)
+    out.mkdir(parents=True, exist_ok=True)
+    with _files.locked(out), _running(executor) as pool:
+        manifest = _manifest(out, corpus)
+        missing = {name: metric for name, metric in named.items() if not _holds(out, manifest, name, metric)}
+        if not missing:
+            return Index(out)
+        parts = out / "parts"
+        parts.mkdir(exist_ok=True)
         for name, metric in missing.items():
             run = _Run(corpus, manifest["fingerprint"], name, metric, parts, pool, progress)
             fitted = None
             if type(metric).fit is not Metric.fit:
                 fitted = reduce(metric.merge, run.map("fit", _fit))
             values = np.concatenate(run.map("score", _score, fitted))
-            manifest["metrics"][name] = write_metric(out, name, values, made_by=repr(metric))
-    _files.write_json(out / "manifest.json", manifest)
-    shutil.rmtree(parts)
+            manifest["metrics"][name] = write_metric(out, name, values, made_by=identity(metric))
+        _files.write_json(out / "manifest.json", manifest)
+        shutil.rmtree(parts)
     return Index(out)
 
 
@@ -121,7 +124,7 @@ class _Run:
 
     def _part(self, stage: str, start: int, stop: int) -> Path:
         """Named for all that its content depends on, so a part of another build is never taken for it."""
-        parts = (self.fingerprint, repr(self.metric), stage, start, stop)
+        parts = (self.fingerprint, identity(self.metric), stage, start, stop)
         digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).hexdigest()
         return self.parts / f"{self.name}-{stage}-{start}-{digest}.npy"
 
@@ -164,9 +167,9 @@ def _manifest(out: Path, corpus: Corpus) -> dict[str, Any]:
 
 def _holds(out: Path, manifest: dict[str, Any], name: str, metric: Metric) -> bool:
     entry = manifest["metrics"].get(name)
-    if entry and entry["made_by"] != repr(metric):
+    if entry and entry["made_by"] != identity(metric):
         raise ValueError(
-            f"{out} holds {name!r} made by {entry['made_by']}, not by {metric!r}; "
+            f"{out} holds {name!r} made by {entry['made_by']}, not by {identity(metric)}; "
             "give the metric another name, or delete the index"
         )
     return entry is not None
@@ -176,4 +179,6 @@ def _running(executor: str | Executor) -> AbstractContextManager[Executor]:
     if isinstance(executor, str):
         made: Executor = registry.get("executors", executor)()
         return made
+    if isinstance(executor, type) or not hasattr(executor, "submit"):
+        raise ValueError(f"executor is {executor!r}; expected a name, or an executor such as threads(4)")
     return nullcontext(executor)

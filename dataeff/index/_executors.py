@@ -36,7 +36,7 @@ def threads(workers: int | None = None) -> ThreadPoolExecutor:
         ...     executor.submit(sum, [1, 2, 3]).result()
         6
     """
-    return ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    return ThreadPoolExecutor(workers or _cores())
 
 
 def processes(workers: int | None = None) -> ProcessPoolExecutor:
@@ -49,4 +49,9 @@ def processes(workers: int | None = None) -> ProcessPoolExecutor:
         2
     """
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=spawn)
+    return ProcessPoolExecutor(workers or _cores(), mp_context=spawn)
+
+
+def _cores() -> int:
+    """Those that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,7 @@ FORMAT = 1
 PERCENTILES = np.arange(101)
 
 
-@attrs.frozen(hash=False)
+@attrs.frozen
 class Index:
     """Difficulties of every sample of a corpus, by metric; made by `build`, `from_values` or `open`.
 
@@ -34,7 +34,7 @@ class Index:
     path: Path = attrs.field(converter=Path, repr=quoted)
     fingerprint: str = attrs.field(init=False, repr=False)
     _samples: int = attrs.field(init=False, repr=False)
-    _entries: dict[str, Any] = attrs.field(init=False, repr=False)
+    _entries: dict[str, Any] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         manifest = read_manifest(self.path)

@@ -1,8 +1,10 @@
 """What a metric is: partial statistics that merge, then one value a sample."""
 
 import abc
+import hashlib
 import re
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import attrs
@@ -23,7 +25,8 @@ class Metric(abc.ABC):
     must not depend on where.
 
     Examples:
-        >>> class Largest(Metric):
+        >>> @attrs.frozen
+        ... class Largest(Metric):
         ...     def score(self, shard, fitted):
         ...         return [max(sample) for sample in shard]
         >>> Largest()([[3, 1], [2]]).tolist()
@@ -83,6 +86,33 @@ def resolve(metric: Any) -> tuple[str, Metric]:
     if callable(metric):
         return getattr(metric, "__name__", type(metric).__name__), per_sample(metric)
     raise ValueError(f"metric is {metric!r}; expected a registered name, a metric or a function of tokens")
+
+
+def identity(metric: Metric) -> str:
+    """What made the values: the code that makes the metric and, for a function, a hash of its own code.
+
+    Raises ValueError for a metric that prints with its address, and so differently in every process.
+
+    Examples:
+        >>> identity(per_sample(max))
+        'per_sample(function=builtins.max)'
+        >>> identity(per_sample(lambda tokens: 1)) == identity(per_sample(lambda tokens: 2))
+        False
+    """
+    made = repr(metric)
+    if " at 0x" in made:
+        raise ValueError(
+            f"{made} prints with an address, so an index cannot tell what made its values; "
+            "make the class @attrs.frozen, or use a function at the top of a module"
+        )
+    code = getattr(getattr(metric, "function", None), "__code__", None)
+    return made if code is None else f"{made} of code {_digest(code)}"
+
+
+def _digest(code: CodeType) -> str:
+    parts = [code.co_code, repr(code.co_names).encode()]
+    parts += [_digest(c).encode() if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts]
+    return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()
 
 
 def checked(values: ArrayLike, shard: Shard, metric: Metric, *, first: int = 0) -> NDArray[Any]:

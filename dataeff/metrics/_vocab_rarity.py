@@ -11,6 +11,7 @@ from dataeff.corpus import Shard
 from dataeff.metrics._base import Metric
 
 Floats = NDArray[np.float64]
+MOST_IDS = 2**28  # a count for each takes 2 GiB
 
 
 @attrs.frozen
@@ -18,8 +19,8 @@ class vocab_rarity(Metric):
     """The sum over a sample's tokens of -ln p(token), in nats; with `mean=True` the mean. float64.
 
     p is a token's share of the corpus, so a first pass counts every token. A token id that the count does
-    not know (scoring other data) is taken as seen once. An empty sample has rarity 0. Ids must not be
-    negative; memory is 8 bytes times the largest one.
+    not know (scoring other data) is taken as seen once. An empty sample has rarity 0. Ids are below 2**28;
+    memory is 8 bytes times the largest one.
 
     Source: the `voc` difficulty of DeepSpeed Data Efficiency, arXiv 2212.03597.
 
@@ -37,9 +38,12 @@ class vocab_rarity(Metric):
         tokens = shard.tokens
         if not tokens.size:
             return np.zeros(0, np.int64)
-        if (low := tokens.min()) < 0:
-            raise ValueError(f"token id {low} is negative; vocab_rarity counts ids from 0")
-        counts = np.zeros(int(tokens.max()) + 1, np.int64)
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= MOST_IDS:
+            raise ValueError(
+                f"token id {low if low < 0 else high} is outside [0, {MOST_IDS}), what is counted"
+            )
+        counts = np.zeros(high + 1, np.int64)
         _count(tokens, counts)
         return counts
 

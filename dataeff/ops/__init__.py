@@ -58,7 +58,7 @@ def gather_tokens(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     The gradient puts each token's back where it came from. `ids` are int32 or int64, distinct in a row.
 
     Raises:
-        ValueError: shapes or an id dtype that do not fit, with the shapes.
+        ValueError: shapes or an id dtype that do not fit, with the shapes; on the CPU, an id out of range.
 
     Examples:
         >>> gather_tokens(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0, 2]]))
@@ -97,3 +97,7 @@ def _check_ids(x: torch.Tensor, ids: torch.Tensor) -> None:
         )
     if ids.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"ids are {ids.dtype}; expected int32 or int64")
+    if ids.device.type == "cpu" and ids.numel() and not 0 <= ids.min() <= ids.max() < x.shape[1]:
+        raise ValueError(
+            f"ids go from {ids.min()} to {ids.max()}; expected them in [0, {x.shape[1]}), as x has"
+        )

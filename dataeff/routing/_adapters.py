@@ -39,6 +39,8 @@ def travel(
     """
     if isinstance(value, tuple | list):  # rotary (cos, sin), say
         return tuple(travel(name, each, ids, seq, token_args) for each in value)
+    if isinstance(value, Mapping):
+        return {key: travel(name, each, ids, seq, token_args) for key, each in value.items()}
     if not isinstance(value, torch.Tensor):
         return value
     if name not in token_args:
@@ -48,13 +50,15 @@ def travel(
         raise ValueError(
             f"the argument {name!r} has shape {tuple(value.shape)} and looks aligned to the {seq} tokens; "
             f"declare its token axes, as in attach(..., token_args={{{name!r}: {looks}}}), or () if it is not"
+            + ("" if value.shape[0] in (1, ids.shape[0]) else "; and give it a batch axis, as [None] does")
         )
     declared = token_args[name]
     axes = (declared,) if isinstance(declared, int) else tuple(declared)
     if axes and not _fits(value, axes, ids.shape[0], seq):
         raise ValueError(
             f"token_args declares {name!r} aligned to tokens on {axes}, but it has shape "
-            f"{tuple(value.shape)}; expected {seq} on those axes, after a batch axis of 1 or {ids.shape[0]}"
+            f"{tuple(value.shape)}; expected {seq} on those axes, after a batch axis of 1 or {ids.shape[0]} "
+            "(value[None] gives it one)"
         )
     return gather_axes(value, ids, axes) if axes else value
 

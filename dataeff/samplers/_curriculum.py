@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import attrs
-from torch import distributed
 
 from dataeff import rng
-from dataeff._check import is_whole, whole
+from dataeff._check import is_seed, is_whole, whole
+from dataeff._distributed import rank_or_own, world_size_or_own
 from dataeff.curriculum import Curriculum
 from dataeff.samplers._cohorts import Cohorts, gathered
 
@@ -29,18 +29,6 @@ class Batch(list[int]):
         self.step = step
 
 
-def _distributed() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
-
-
-def _rank_or(rank: int | None) -> int:
-    return rank if rank is not None else distributed.get_rank() if _distributed() else 0
-
-
-def _size_or(size: int | None) -> int:
-    return size if size is not None else distributed.get_world_size() if _distributed() else 1
-
-
 @attrs.define
 class curriculum:
     """Batches of sample ids from the pool of a curriculum; pass it as `batch_sampler=` to a DataLoader.
@@ -58,8 +46,8 @@ class curriculum:
         seed: a whole number of at least 0.
         rank: of this process; by default torch.distributed's, else 0.
         world_size: the number of processes; by default torch.distributed's, else 1. Must divide `batch_size`.
-        steps: how many batches there are; by default until the last pace ends, or for one pass over the
-            pool where all paces are constant.
+        steps: how many batches there are; by default as many as the last pace takes to its end, or one pass
+            over the pool where all paces are constant. Give more to go on with the whole pool.
 
     Raises:
         ValueError: a batch size that the world size does not divide, a rank outside the world, a number of
@@ -82,9 +70,21 @@ class curriculum:
 
     curriculum: Curriculum = attrs.field(on_setattr=attrs.setters.frozen)
     batch_size: int = attrs.field(kw_only=True, validator=is_whole(1), on_setattr=attrs.setters.frozen)
-    seed: int = attrs.field(kw_only=True, validator=is_whole(0), on_setattr=attrs.setters.frozen)
-    rank: int = attrs.field(kw_only=True, default=None, converter=_rank_or, validator=is_whole(0))
-    world_size: int = attrs.field(kw_only=True, default=None, converter=_size_or, validator=is_whole(1))
+    seed: int = attrs.field(kw_only=True, validator=is_seed(), on_setattr=attrs.setters.frozen)
+    rank: int = attrs.field(
+        kw_only=True,
+        default=None,
+        converter=rank_or_own,
+        validator=is_whole(0),
+        on_setattr=attrs.setters.frozen,
+    )
+    world_size: int = attrs.field(
+        kw_only=True,
+        default=None,
+        converter=world_size_or_own,
+        validator=is_whole(1),
+        on_setattr=attrs.setters.frozen,
+    )
     steps: int = attrs.field(kw_only=True, validator=is_whole(0))
     step: int = attrs.field(default=0, init=False, repr=False, validator=is_whole(0))
     """The step that the next iteration begins with."""
@@ -137,16 +137,20 @@ class curriculum:
             step: the step to go on with, one more than the `.step` of the last batch trained on. By default
                 that of the next batch, which a DataLoader with workers asks for ahead of training.
         """
-        return {"step": self.step if step is None else whole("step", step, low=0), "seed": self.seed}
+        reached = whole("step", self.step if step is None else step, low=0)
+        return {"step": reached, "seed": self.seed, "batch_size": self.batch_size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, on any number of ranks. Raises ValueError for a state of another seed."""
-        if set(state) != {"step", "seed"}:
-            raise ValueError(
-                f"a curriculum sampler's state has the keys 'step' and 'seed'; got {sorted(state)}"
-            )
-        if state["seed"] != self.seed:
-            raise ValueError(
-                f"the state is of seed {state['seed']}, this sampler of {self.seed}; make it with that"
-            )
+        """Go on from `state`, on any number of ranks.
+
+        Raises ValueError for a state of another seed or batch size: its steps are other batches.
+        """
+        own = self.state_dict()
+        if set(state) != set(own):
+            raise ValueError(f"a curriculum sampler's state has the keys {list(own)}; got {list(state)}")
+        for name in ("seed", "batch_size"):
+            if state[name] != own[name]:
+                raise ValueError(
+                    f"the state is of {name} {state[name]}, this sampler of {own[name]}; make it with that"
+                )
         self.step = whole("step", state["step"], low=0)
