@@ -4,6 +4,7 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import dataeff as de
 from dataeff.demo._model import GPT
@@ -440,24 +441,47 @@ def test_a_router_of_one_s_own_is_taken(gpt, ids):
     de.registry.unregister("routers", "first")
 
 
-def test_checkpointed_layers_draw_the_same_tokens_again(gpt, ids):
-    from torch.utils.checkpoint import checkpoint
+class Checkpointed(nn.Module):
+    """The blocks of a GPT, each run again in the backward pass instead of keeping what it computed."""
 
-    def loss(recompute):
-        route = attach(gpt, keep=5, seed=7)
-        route.step = 2
-        forwards = [block.forward for block in gpt.blocks]
-        x = gpt.tokens(ids) + gpt.positions.weight
-        route._begin(gpt, ())
-        for block in gpt.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+    def __init__(self, gpt, reentrant):
+        super().__init__()
+        self.gpt, self.reentrant = gpt, reentrant
+
+    def forward(self, ids):
+        x = self.gpt.tokens(ids) + self.gpt.positions.weight[: ids.shape[1]]
+        for block in self.gpt.blocks:
+            x = checkpoint(block, x, use_reentrant=self.reentrant)
+        return self.gpt.head(self.gpt.norm(x))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("forwards", [1, 2, 3])
+def test_recomputation_draws_the_tokens_of_its_own_forward_pass(gpt, ids, reentrant, forwards):
+    def grads(model):
+        route = attach(model, keep=linear(4, 10, steps=6, multiple=2), seed=7, layers=list(gpt.blocks[1:4]))
         gpt.zero_grad()
-        x.square().sum().backward()
+        loss = 0
+        for i in range(forwards):  # all before the one backward pass, as contrastive losses do
+            route.step = 2 + i // 2
+            loss = loss + model((ids + i) % 32).square().sum()
+        route.step = 5
+        loss.backward()
         route.remove()
-        assert [block.forward for block in gpt.blocks] == forwards
-        return [p.grad.clone() for p in gpt.blocks.parameters()]
+        return [parameter.grad.clone() for parameter in gpt.parameters()]
 
-    assert all(map(torch.equal, loss(False), loss(True)))
+    for grad, expected in zip(grads(Checkpointed(gpt, reentrant)), grads(gpt), strict=True):
+        torch.testing.assert_close(grad, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_remembered_for_recomputation_is_bounded(gpt, ids, monkeypatch):
+    from dataeff.routing import _route
+
+    monkeypatch.setattr(_route, "_REMEMBERED", 10)
+    route = attach(gpt, keep=5, seed=7)
+    kept = [gpt(ids) for _ in range(20)]
+    assert len(kept) == 20
+    assert len(route._drawn) <= 10
 
 
 def test_gather_axes_takes_rows_and_columns_of_each_mask():

@@ -3,155 +3,16 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
-import attrs
 import torch
 from torch import nn
-from torch._compile import _disable_dynamo as _compiler_disable
 
-from dataeff import ops, registry
+from dataeff import registry
 from dataeff._check import whole
 from dataeff._distributed import rank_or_own
 from dataeff.pacing import constant
-from dataeff.routing._adapters import travel
-from dataeff.routing._select import layer_tokens
-
-
-@attrs.define(eq=False, slots=False)
-class Route:
-    """Token routing on a model; made by `attach`.
-
-    Set `step` before each training step: the kept tokens depend on (seed, step, micro-batch, layer, row).
-    Every forward pass of the model in training mode counts as one micro-batch of the step.
-
-    Examples:
-        >>> model = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(4)])
-        >>> route = attach(model, keep=2, layers=model[1:3], seed=1234)
-        >>> route.step = 0
-        >>> _ = model(torch.zeros(1, 8, 4))
-        >>> {name: tuple(ids.shape) for name, ids in route.kept().items()}
-        {'1': (1, 2), '2': (1, 2)}
-        >>> route.remove()
-    """
-
-    router: Callable[..., torch.Tensor]
-    keep: Callable[[int], float]
-    seed: int
-    layers: dict[str, nn.Module] = attrs.field(repr=lambda layers: repr(list(layers)))
-    depth: int
-    """The number of blocks in the model, routed or not."""
-    token_args: Mapping[str, int | Sequence[int]]
-    rank: int
-    """Of this process among those that hold other samples of the global batch."""
-    _step: int | None = attrs.field(default=None, init=False)
-    _micro_batch: int = attrs.field(default=-1, init=False)
-    _kept: dict[str, torch.Tensor] = attrs.field(factory=dict, init=False, repr=False)
-    _inside: dict[str, tuple[torch.Tensor, torch.Tensor]] = attrs.field(factory=dict, init=False, repr=False)
-    _handles: list[Any] = attrs.field(factory=list, init=False, repr=False)
-
-    @property
-    def step(self) -> int:
-        """The training step, 0 until it is set; another one begins with its first micro-batch."""
-        return self._step or 0
-
-    @step.setter
-    def step(self, step: int) -> None:
-        if whole("step", step, low=0) != self._step:
-            self._step = whole("step", step, low=0)
-            self._micro_batch = -1
-
-    def keep_at(self, seq: int) -> int:
-        """How many of `seq` tokens enter a routed layer at this step: what the pace says, or all."""
-        if self._step is None and not isinstance(self.keep, constant):
-            raise ValueError(
-                "route.step is not set; set it before each training step, for keep to follow its pace"
-            )
-        keep = self.keep(self.step)
-        if keep < 1 or keep != int(keep):
-            raise ValueError(
-                f"keep is {keep!r} at step {self.step}; expected a whole number of at least 1: "
-                "give the pace multiple= (or wrap it in pacing.multiple) and a start of at least 1"
-            )
-        return min(int(keep), seq)
-
-    def kept(self) -> dict[str, torch.Tensor]:
-        """The ids that entered each routed layer in the last forward pass, by layer name. (B, keep) int32.
-
-        A layer that took all tokens is not in it.
-        """
-        return dict(self._kept)
-
-    def layer_tokens(self, samples: int, seq: int) -> int:
-        """The layer tokens that this step consumes over all blocks of the model, for a clock."""
-        return layer_tokens(samples, seq, self.keep_at(seq), layers=self.depth, routed=len(self.layers))
-
-    def remove(self) -> None:
-        """Take the routing off the model; nothing of it is left there."""
-        while self._handles:
-            self._handles.pop().remove()
-
-    def state_dict(self) -> dict[str, int]:
-        """What a checkpoint needs between steps, in plain numbers."""
-        return {"step": self.step, "seed": self.seed}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`. Raises ValueError for one of another seed."""
-        if set(state) != {"step", "seed"} or state["seed"] != self.seed:
-            raise ValueError(f"the state is {state!r}; expected a step and the seed {self.seed}")
-        self._step = None
-        self.step = state["step"]
-
-    def _begin(self, model: nn.Module, args: Any) -> None:
-        """The root model's forward begins: a new micro-batch, whatever a layer does or does again later."""
-        if model.training:
-            self._micro_batch += 1
-            self._kept.clear()
-
-    @_compiler_disable
-    def _enter(
-        self, name: str, names: list[str], layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Before a layer: hand it the kept tokens alone."""
-        self._inside.pop(name, None)
-        if not layer.training:
-            return None
-        given = dict(zip(names + [f"*args[{i}]" for i in range(len(args))], args, strict=False)) | kwargs
-        first = names[0] if names and names[0] in given else next(iter(given), "none")
-        hidden = given.get(first)
-        if not isinstance(hidden, torch.Tensor) or hidden.dim() < 3:
-            got = tuple(hidden.shape) if isinstance(hidden, torch.Tensor) else type(hidden).__name__
-            raise ValueError(f"layer {name!r}: its first argument, {first!r}, is {got}; expected (B, S, C)")
-        batch, seq = hidden.shape[:2]
-        keep = self.keep_at(seq)
-        if keep == seq:
-            return None
-        key = (self.seed, self.step, max(self._micro_batch, 0), list(self.layers).index(name))
-        ids = self.router(batch, seq, keep, key=key, first_row=self.rank * batch, device=hidden.device)
-        self._kept[name] = ids
-        self._inside[name] = hidden, ids
-        moved = {
-            argument: ops.gather_tokens(hidden, ids)
-            if value is hidden
-            else travel(argument, value, ids, seq, self.token_args)
-            for argument, value in given.items()
-        }
-        values = list(moved.values())
-        return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
-
-    @_compiler_disable
-    def _leave(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
-        """After a layer: put its output among the tokens that bypassed it."""
-        if name not in self._inside:
-            return None
-        hidden, ids = self._inside.pop(name)
-        if isinstance(output, torch.Tensor):
-            return ops.scatter_tokens(hidden, output.to(hidden.dtype), ids)
-        if isinstance(output, tuple) and output and isinstance(output[0], torch.Tensor):
-            return ops.scatter_tokens(hidden, output[0].to(hidden.dtype), ids), *output[1:]
-        raise ValueError(
-            f"layer {name!r} returns {type(output).__name__}; expected hidden states, alone or in a tuple"
-        )
+from dataeff.routing._route import Route
 
 
 def attach(
