@@ -1,11 +1,15 @@
 """Difficulties of every sample, computed once and memory-mapped ever after.
 
+In the folder that is given as `out`:
+
+```text
 out/
-  manifest.json          format, fingerprint of the corpus, samples; for each metric dtype, range,
-                         percentiles and checksums
-  <metric>/values.npy    one value a sample, in sample order
-  <metric>/order.npy     sample ids by (value, id)
-  parts/                 what finished shards left, while a build is under way
+  manifest.json         format, fingerprint of the corpus, number of samples;
+                        each metric's dtype, range, percentiles and checksums
+  <metric>/values.npy   one value a sample, in sample order
+  <metric>/order.npy    sample ids by (value, id)
+  parts/                what finished shards left, while a build is under way
+```
 """
 
 from dataeff.index._build import build
