@@ -163,4 +163,6 @@ def permute(index: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[np.in
 
 def _flat(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
     """`array` broadcast to the shape of another, as a copy: kernels are compiled for one layout only."""
-    return np.broadcast_to(array, like.shape).flatten()
+    copy = np.empty(like.shape, array.dtype)
+    copy[...] = array
+    return copy.reshape(-1)
