@@ -159,7 +159,7 @@ def test_an_index_of_another_corpus_is_refused(tmp_path):
     index = build(tmp_path / "idx", metrics=["length"])
     with pytest.raises(
         ValueError,
-        match=r"idx is the index of another corpus: .* 50 samples, .* over 49; build it in another",
+        match=r"idx is the index of another corpus: .* 50 samples, .* over 49; give another out=",
     ):
         de.index.build(TEXTS[1:], ["length"], out=tmp_path / "idx", progress=False)
     with pytest.raises(ValueError, match="is the index of another corpus"):

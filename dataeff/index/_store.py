@@ -68,7 +68,7 @@ class Index:
         if (found := corpus.fingerprint()) != self.fingerprint:
             raise ValueError(
                 f"{self.path} is the index of another corpus: fingerprint {self.fingerprint} over "
-                f"{len(self)} samples, this one has {found} over {len(corpus)}; build it in another folder"
+                f"{len(self)} samples, this one has {found} over {len(corpus)}; give another out="
             )
 
     def verify(self) -> None:
