@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -91,6 +94,17 @@ def test_resolving_takes_names_classes_metrics_and_functions():
     assert metrics.resolve(len) == ("len", metrics.per_sample(len))
     with pytest.raises(ValueError, match="metric is 7; expected a registered name, a metric or a function"):
         metrics.resolve(7)
+
+
+def test_a_function_is_known_by_its_code_in_every_process():
+    code = (
+        "from dataeff import metrics\n"
+        "def vowels(tokens): return sum(chr(t) in {'a', 'e', 'i', 'o', 'u'} for t in tokens)\n"
+        "print(metrics.identity(metrics.per_sample(vowels)))"
+    )
+    environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in ("1", "2", "3")]
+    said = {subprocess.check_output([sys.executable, "-c", code], env=env) for env in environments}
+    assert len(said) == 1
 
 
 def test_a_metric_with_fit_and_no_merge_says_so():

@@ -62,7 +62,7 @@ def build(
     if not len(corpus):
         raise ValueError("the corpus has no samples; there is nothing to index")
     for metric in named.values():
-        identity(metric)
+        identity(metric)  # refused, if at all, before anything is written
     out.mkdir(parents=True, exist_ok=True)
     with _files.locked(out), _running(executor) as pool:
         manifest = _manifest(out, corpus)

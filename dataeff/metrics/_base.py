@@ -110,9 +110,16 @@ def identity(metric: Metric) -> str:
 
 
 def _digest(code: CodeType) -> str:
-    parts = [code.co_code, repr(code.co_names).encode()]
-    parts += [_digest(c).encode() if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts]
-    return hashlib.blake2b(b"\0".join(parts), digest_size=8).hexdigest()
+    parts = [code.co_code.hex(), repr(code.co_names), *map(_constant, code.co_consts)]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _constant(value: object) -> str:
+    if isinstance(value, CodeType):
+        return _digest(value)
+    if isinstance(value, frozenset):  # from `token in {...}`: its order differs from process to process
+        return repr(sorted(map(repr, value)))
+    return repr(value)
 
 
 def checked(values: ArrayLike, shard: Shard, metric: Metric, *, first: int = 0) -> NDArray[Any]:
