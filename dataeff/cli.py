@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -11,7 +12,7 @@ from dataeff import registry
 
 DEMO = """\
 Train the same small GPT twice from the same seed on real text: once as usual, once on a curriculum
-(rare words and long sequences later) with random layerwise token dropping. Both are measured on the
+(rare characters and long sequences later) with random layerwise token dropping. Both are measured on the
 same held-out text, at equal steps and at equal compute. About two minutes on two cores.
 """
 
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+    except BrokenPipeError:  # whoever read the output has stopped, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"dataeff: error: {error}", file=sys.stderr)
         return 2

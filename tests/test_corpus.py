@@ -152,7 +152,7 @@ def test_a_corpus_iterates_and_ends():
 
 
 def test_the_dataset_gives_int64_tensors(poem):
-    dataset = de.corpus.open(poem).windows(8).dataset()
+    dataset = de.corpus.open(poem, sample_by="line").windows(8).dataset()
     assert len(dataset) == 7
     assert dataset[0].dtype == torch.int64
     assert bytes(dataset[0].tolist()) == b"Tyger Ty"
@@ -213,7 +213,7 @@ def test_an_array_or_tensor_of_samples_is_a_corpus():
 
 def test_a_text_of_uneven_lines_is_split_by_its_tokens(tmp_path):
     (tmp_path / "uneven.txt").write_text("\n".join(["a"] * 2000 + ["b" * 5000] * 30))
-    spans = list(de.corpus.open(tmp_path / "uneven.txt").spans(10_000))
+    spans = list(de.corpus.open(tmp_path / "uneven.txt", sample_by="line").spans(10_000))
     assert len(spans) >= 15
 
 

@@ -23,9 +23,9 @@ _SPLIT: dict[str, Callable[[bytes], list[bytes]]] = {
 class text(Corpus):
     r"""The lines, paragraphs or whole documents of a UTF-8 text file, or of every file in a folder.
 
-    Tokens are bytes (uint8). `sample_by` is "line", "paragraph" (divided by an empty line) or "document" (a
-    file each); samples of white space alone are left out. Files of a folder are taken in order of their
-    names, folders within it included; hidden ones are not.
+    Tokens are bytes (uint8). `sample_by` is "document" (a file each), "paragraph" (divided by an empty line)
+    or "line", without what divides them; samples of white space alone are left out. Files of a folder are
+    taken in order of their names, folders within it included; hidden ones are not.
 
     Raises ValueError, naming the file, for one that is not UTF-8 text, and where nothing is left.
 
@@ -34,12 +34,12 @@ class text(Corpus):
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "notes.txt"
         ...     _ = path.write_text("to be\n\nor not")
-        ...     [bytes(sample).decode() for sample in text(path).shard(0, 2)]
+        ...     [bytes(sample).decode() for sample in text(path, sample_by="line").shard(0, 2)]
         ['to be', 'or not']
     """
 
     path: Path = attrs.field(converter=Path, repr=quoted)
-    sample_by: str = attrs.field(default="line", kw_only=True)
+    sample_by: str = attrs.field(default="document", kw_only=True)
     _samples: Ragged = attrs.field(init=False, repr=False, eq=False)
 
     @sample_by.validator

@@ -59,7 +59,12 @@ def run(
         },
         "settings": {"steps": steps, "seed": seed, "device": device} | attrs.asdict(config),
         "paces": {
-            arm.name: {"seqlen": repr(arm.seqlen), "keep": repr(arm.keep)} for arm in (baseline, efficient)
+            arm.name: {
+                "seqlen": repr(arm.seqlen),
+                "keep": repr(arm.keep),
+                "pool": repr(arm.curriculum.metrics),
+            }
+            for arm in (baseline, efficient)
         },
         "machine": {
             "processor": platform.machine(),

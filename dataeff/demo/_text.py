@@ -32,7 +32,7 @@ def load(path: Path | None) -> tuple[str, NDArray[np.uint8]]:
         True
     """
     if path is not None:
-        documents = corpus.open(path, format="text", sample_by="document")
+        documents = corpus.open(path, format="text")
         return str(path), documents.shard(0, len(documents)).tokens
     try:
         from pydoc_data.topics import topics

@@ -77,7 +77,8 @@ def train(
     model = fresh(config, seed=seed).to(device)
     route = de.routing.attach(model, router="random_ltd", keep=arm.keep, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95))
-    warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / config.warmup))
+    rise = max(1, min(config.warmup, steps // 10))
+    warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
     sampler = de.samplers.curriculum(arm.curriculum, batch_size=config.batch_size, seed=seed, steps=2**31)
     dataset, clock, consumed, seconds = windows.dataset(), de.Clock(), 0, 0.0
     points = []
