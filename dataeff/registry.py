@@ -5,6 +5,8 @@ way, so a plugin takes the same path as they do. Only what is asked for is impor
 """
 
 import difflib
+import functools
+import sys
 import traceback
 from typing import Any
 
@@ -21,8 +23,8 @@ class Plugin:
     """One declared strategy: its kind and name, and the distribution that declares it.
 
     Examples:
-        >>> [plugin.name for plugin in plugins("metrics") if plugin.distribution == "dataeff"]
-        ['length', 'vocab_rarity']
+        >>> [plugin.name for plugin in plugins("samplers") if plugin.distribution == "dataeff"]
+        ['curriculum']
     """
 
     kind: str
@@ -56,7 +58,26 @@ def plugins(kind: str) -> list[Plugin]:
         ['random_ltd']
     """
     _check_kind(kind)
-    declared = [
+    _declared.cache_clear()  # packages may have been installed since
+    return _known(kind)
+
+
+def _known(kind: str) -> list[Plugin]:
+    declared = _declared(kind, tuple(sys.path))
+    own = [
+        Plugin(kind, name, "register()", "-", repr(obj), lambda obj=obj: obj)
+        for (of, name), obj in _registered.items()
+        if of == kind
+    ]
+    return sorted([*declared, *own], key=lambda plugin: (plugin.name, plugin.distribution))
+
+
+@functools.lru_cache
+def _declared(kind: str, path: tuple[str, ...]) -> tuple[Plugin, ...]:
+    """Reading what is installed takes tens of milliseconds, so `get` does it again only for an unknown
+    name.
+    """
+    return tuple(
         Plugin(
             kind=kind,
             name=entry.name,
@@ -65,22 +86,16 @@ def plugins(kind: str) -> list[Plugin]:
             target=f"{entry.module_name}:{entry.object_name}",
             load=entry.load,
         )
-        for entry in entrypoints.get_group_all(f"dataeff.{kind}")
-    ]
-    own = [
-        Plugin(kind, name, "register()", "-", repr(obj), lambda obj=obj: obj)
-        for (of, name), obj in _registered.items()
-        if of == kind
-    ]
-    return sorted(declared + own, key=lambda plugin: (plugin.name, plugin.distribution))
+        for entry in entrypoints.get_group_all(f"dataeff.{kind}", path=list(path))
+    )
 
 
 def names(kind: str) -> list[str]:
     """The known names of a kind, sorted.
 
     Examples:
-        >>> names("metrics")
-        ['length', 'vocab_rarity']
+        >>> names("samplers")
+        ['curriculum']
     """
     return sorted({plugin.name for plugin in plugins(kind)})
 
@@ -99,7 +114,9 @@ def get(kind: str, name: str) -> Any:
         ...
         ValueError: unknown name 'liner' in pacings; did you mean 'linear'? Known: 'clip', 'constant', ...
     """
-    found = [plugin for plugin in plugins(kind) if plugin.name == name]
+    _check_kind(kind)
+    found = [plugin for plugin in _known(kind) if plugin.name == name]
+    found = found or [plugin for plugin in plugins(kind) if plugin.name == name]
     if len(found) > 1:
         claims = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin in found)
         raise ValueError(f"the name {name!r} in {kind} is claimed by {claims}; uninstall or rename one")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -59,6 +60,12 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("contracts")
     (folder / "a.txt").write_text("\n".join(TEXTS))
     np.save(folder / "a.npy", np.arange(6).reshape(2, 3))
+    np.arange(7, dtype=np.uint16).tofile(folder / "a.bin")
+    (folder / "a.jsonl").write_text('{"text": "to be"}\n{"text": "or not"}\n')
+    corpus.from_samples([[1, 2], [3]]).write(folder / "pair", "megatron")
+    rows = datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})
+    rows.save_to_disk(str(folder / "rows"))
+    rows.to_parquet(str(folder / "a.parquet"))
     index.from_values({"length": [3, 1, 2, 5]}, out=folder / "index")
     return folder
 
@@ -69,7 +76,14 @@ def everything(folder):
 
 ramp = pacing.linear(2, 10, steps=8)
 ROWS = [
+    Row("metrics", "bigram_surprisal", lambda _: metrics.bigram_surprisal(weight=0.5, bits=8), scores),
+    Row("metrics", "compressibility", lambda _: metrics.compressibility(level=9), scores),
     Row("metrics", "length", lambda _: metrics.length(), scores),
+    Row("metrics", "mtld", lambda _: metrics.mtld(threshold=0.6), scores),
+    Row("metrics", "repetition", lambda _: metrics.repetition(n=2), scores),
+    Row("metrics", "seqlen_vocab_rarity", lambda _: metrics.seqlen_vocab_rarity(), scores),
+    Row("metrics", "type_token_ratio", lambda _: metrics.type_token_ratio(), scores),
+    Row("metrics", "unigram_entropy", lambda _: metrics.unigram_entropy(), scores),
     Row("metrics", "vocab_rarity", lambda _: metrics.vocab_rarity(mean=True), scores),
     Row("pacings", "clip", lambda _: pacing.clip(ramp, low=3, high=6), amounts),
     Row("pacings", "constant", lambda _: pacing.constant(7), amounts),
@@ -86,7 +100,19 @@ ROWS = [
         "samplers", "curriculum", lambda f: samplers.curriculum(everything(f), batch_size=2, seed=1), batches
     ),
     Row("routers", "random_ltd", lambda _: routing.random_ltd(), chosen),
+    Row(
+        "corpora",
+        "arrow",
+        lambda f: corpus.arrow(next((f / "rows").glob("*.arrow")), tokens="input_ids"),
+        content,
+    ),
+    Row("corpora", "bin", lambda f: corpus.bin(f / "a.bin", window=3, stride=2), content),
+    Row("corpora", "hf_dataset", lambda f: corpus.hf_dataset(str(f / "rows")), content),
+    Row("corpora", "jsonl", lambda f: corpus.jsonl(f / "a.jsonl", tokens="text"), content),
+    Row("corpora", "map_dataset", lambda _: corpus.map_dataset([{"text": "to"}], tokens="text"), content),
+    Row("corpora", "megatron", lambda f: corpus.megatron(f / "pair", dtype="int64"), content),
     Row("corpora", "npy", lambda f: corpus.npy(f / "a.npy"), content),
+    Row("corpora", "parquet", lambda f: corpus.parquet(f / "a.parquet"), content),
     Row("corpora", "text", lambda f: corpus.text(f / "a.txt", sample_by="paragraph"), content),
     Row("executors", "processes", lambda _: index.processes(1), squares),
     Row("executors", "serial", lambda _: index.serial(), squares),

@@ -26,7 +26,7 @@ def tree(folder):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(_build, "TOKENS_PER_SHARD", 40)
+    monkeypatch.setattr(de.metrics.Metric, "shard_tokens", 40)
 
 
 def build(out, metrics=("length", "vocab_rarity", halves), **options):
@@ -38,6 +38,7 @@ def test_the_layout_on_disk_is_the_documented_one(tmp_path):
     assert sorted(tree(tmp_path / "idx")) == [
         *(f"{metric}/{name}.npy" for metric in ("halves", "length") for name in ("order", "values")),
         "manifest.json",
+        "vocab_rarity/fitted.npy",
         "vocab_rarity/order.npy",
         "vocab_rarity/values.npy",
     ]
@@ -121,8 +122,7 @@ def test_a_killed_process_leaves_a_build_that_goes_on(tmp_path):
     """A real SIGKILL in the middle of scoring."""
     script = (
         "import os, signal, dataeff as de\n"
-        "from dataeff.index import _build\n"
-        "_build.TOKENS_PER_SHARD = 40\n"
+        "de.metrics.Metric.shard_tokens = 40\n"
         "def halves(tokens):\n"
         "    if bytes(tokens).endswith(b'31'): os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return len(tokens) / 2\n"
@@ -150,7 +150,7 @@ def test_an_error_in_a_metric_leaves_no_index_and_names_the_sample(tmp_path, sma
 def test_metrics_are_added_to_an_index_and_not_computed_twice(tmp_path, monkeypatch):
     build(tmp_path / "idx", metrics=["length"])
     build(tmp_path / "idx", metrics=[halves])
-    monkeypatch.setattr(_build, "_score", None)
+    monkeypatch.setattr(_build._tasks, "score", None)
     index = build(tmp_path / "idx", metrics=[halves, "length"])
     assert index.metrics == ("length", "halves")
 
@@ -203,8 +203,7 @@ def test_a_metric_that_prints_with_its_address_is_refused(tmp_path, how):
 def test_processes_that_build_one_index_at_once_take_turns(tmp_path):
     script = (
         "import dataeff as de\n"
-        "from dataeff.index import _build\n"
-        "_build.TOKENS_PER_SHARD = 40\n"
+        "de.metrics.Metric.shard_tokens = 40\n"
         "texts = [f\"{'ab' * (i % 7)}{i}\" for i in range(50)]\n"
         "index = de.index.build(texts, ['length', 'vocab_rarity'], out='idx', progress=False)\n"
         "assert len(index.values('vocab_rarity')) == 50\n"

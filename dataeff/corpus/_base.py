@@ -1,20 +1,23 @@
 """What a corpus is: samples of tokens that can be read in shards."""
 
 import abc
-import hashlib
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch.utils.data import Dataset
 
-from dataeff._check import is_whole
+from dataeff.corpus._digest import digest
 
-_BLOCK = 4096
-_BLOCKS = 1024
+if TYPE_CHECKING:
+    from dataeff.corpus._windows import Windows
+
+_SHARD = 2**24  # tokens that are held at once where the whole corpus is gone through
+_PROBES = 512
 
 
 @attrs.frozen(eq=False)
@@ -42,7 +45,7 @@ class Shard:
 
 
 class Corpus(abc.ABC):
-    """Samples in a fixed order. A reader gives `__len__`, `shard` and `fingerprint`; the rest follows.
+    """Samples in a fixed order. A reader gives `__len__` and `shard`; the rest follows.
 
     A corpus must pickle (workers get a copy), so one that maps a file pickles as its path.
 
@@ -61,20 +64,41 @@ class Corpus(abc.ABC):
     def shard(self, start: int, stop: int) -> Shard:
         """Samples `start` up to `stop`."""
 
-    @abc.abstractmethod
-    def fingerprint(self) -> str:
-        """Identifies the content: the same on any machine, another one if samples change."""
+    def digest(self, start: int, stop: int, *, ahead: int = 0) -> int:
+        """A hash of samples `start` up to `stop`; those of neighbours add up, mod 2**64.
 
-    def spans(self, tokens: int) -> Iterator[tuple[int, int]]:
-        """Split the samples into spans of about `tokens` tokens each, at least one sample a span."""
+        `ahead` is how many samples stand before this corpus in a larger one.
+        """
+        shard = self.shard(start, stop)
+        return digest(shard.tokens, shard.offsets, first=ahead + start)
+
+    def fingerprint(self, stop: int | None = None) -> str:
+        """Identifies the tokens of all samples, or of the first `stop`: another one if any token changes.
+
+        It reads the corpus once. The same samples have the same fingerprint in every format and dtype, but
+        for text under a tokenizer, where it identifies the text and the tokenizer instead.
+        """
+        stop = len(self) if stop is None else min(stop, len(self))
+        spans = ((low, min(high, stop)) for low, high in self.spans(_SHARD) if low < stop)
+        return as_fingerprint(sum(self.digest(low, high) for low, high in spans))
+
+    def spans(self, tokens: int, start: int = 0) -> Iterator[tuple[int, int]]:
+        """Split the samples from `start` on into spans of about `tokens` tokens, at least one sample each."""
         count = len(self)
-        if not count:
+        if start >= count:
             return
-        probe = self.shard(0, min(count, 1024))
-        mean = max(1, int(probe.offsets[-1]) // len(probe))
+        probes = np.unique(np.linspace(start, count - 1, _PROBES).astype(np.int64)).tolist()
+        mean = max(1, sum(self.shard(i, i + 1).tokens.size for i in probes) // len(probes))
         size = max(1, tokens // mean)
-        for start in range(0, count, size):
-            yield start, min(start + size, count)
+        for low in range(start, count, size):
+            yield low, min(low + size, count)
+
+    def token_offsets(self) -> NDArray[np.int64]:
+        """Where each sample begins when all stand end to end, and where the last ends. (samples + 1,)."""
+        offsets = np.zeros(len(self) + 1, np.int64)
+        for start, stop in self.spans(_SHARD):
+            offsets[start + 1 : stop + 1] = offsets[start] + self.shard(start, stop).offsets[1:]
+        return offsets
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         """The tokens of one sample. IndexError outside the corpus."""
@@ -87,49 +111,35 @@ class Corpus(abc.ABC):
         """The corpus as a map-style torch Dataset: sample id to int64 tensor of its tokens."""
         return _TokenDataset(self)
 
-    def windows(self, length: int) -> "Windows":
+    def windows(self, length: int, stride: int | None = None) -> "Windows":
         """The samples end to end, cut anew into packed training samples of `length` tokens.
 
-        Raises ValueError if there are fewer than `length` tokens in all.
+        They begin every `stride` tokens, by default every `length`. Raises ValueError if there are fewer than
+        `length` tokens in all.
         """
-        return Windows(self, length)
+        from dataeff.corpus._windows import Windows
 
+        return Windows(self, length, stride)
 
-@attrs.frozen(eq=False)
-class Windows(Corpus):
-    """A corpus cut anew into samples of `length` tokens; what is left over at its end is no sample.
+    def write(self, path: str | Path, format: str = "megatron", dtype: DTypeLike | None = None) -> "Corpus":
+        """Write the corpus as `megatron` or `npy` and give the corpus that reads it, memory-mapped.
 
-    Examples:
-        >>> from dataeff import corpus
-        >>> packed = corpus.from_samples([[1, 2, 3], [4], [5, 6, 7]]).windows(3)
-        >>> len(packed), packed[1].tolist()
-        (2, [4, 5, 6])
-    """
+        Text under a tokenizer is tokenized once this way, and read at the speed of memory from then on. The
+        files appear whole or not at all.
 
-    corpus: Corpus
-    length: int = attrs.field(validator=is_whole(1))
-    _tokens: NDArray[Any] = attrs.field(init=False, repr=False)
+        Args:
+            path: for `megatron` the prefix of the two files, `path.bin` and `path.idx`. For `npy` the file:
+                (N, L) if all samples have one length, else flat with `<stem>.offsets.npy` beside it.
+            format: "megatron" or "npy".
+            dtype: of the tokens in the file; by default that of the corpus, or the next one that the format
+                knows.
 
-    def __attrs_post_init__(self) -> None:
-        tokens = self.corpus.shard(0, len(self.corpus)).tokens
-        if len(tokens) < self.length:
-            raise ValueError(f"{len(tokens)} tokens are too few for one window of length {self.length}")
-        object.__setattr__(self, "_tokens", tokens)
+        Raises:
+            ValueError: a token does not fit the dtype (the message names it), or the format is another.
+        """
+        from dataeff.corpus._write import write
 
-    def __len__(self) -> int:
-        return len(self._tokens) // self.length
-
-    def shard(self, start: int, stop: int) -> Shard:
-        """Samples `start` up to `stop`, without a copy of their tokens."""
-        tokens = self._tokens[start * self.length : stop * self.length]
-        return Shard(tokens, np.arange(0, len(tokens) + 1, self.length, dtype=np.int64))
-
-    def fingerprint(self) -> str:
-        """Of the tokens and the length."""
-        return fingerprint(self._tokens, np.array([self.length]))
-
-    def __reduce__(self) -> tuple[type["Windows"], tuple[Corpus, int]]:
-        return Windows, (self.corpus, self.length)
+        return write(self, Path(path), format, dtype)
 
 
 @attrs.frozen(eq=False)
@@ -143,26 +153,11 @@ class _TokenDataset(Dataset[torch.Tensor]):
         return torch.from_numpy(self.corpus[index].astype(np.int64))
 
 
-def fingerprint(*arrays: NDArray[Any]) -> str:
-    """A hash of the arrays' dtypes, shapes and content, without reading more than 4 MiB of each.
-
-    An array of up to 4 MiB is hashed whole, a larger one in 1,024 evenly spaced blocks with its first and
-    its last byte: another size, order or tokenizer shows; a few tokens changed in place may not.
+def as_fingerprint(total: int) -> str:
+    """A fingerprint from the sum of the digests: 16 hex digits.
 
     Examples:
-        >>> fingerprint(np.arange(10)) == fingerprint(np.arange(10).copy())
-        True
-        >>> fingerprint(np.arange(10)) == fingerprint(np.arange(11))
-        False
+        >>> as_fingerprint(2**64 + 255)
+        '00000000000000ff'
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        if content.size <= _BLOCK * _BLOCKS:
-            digest.update(content.tobytes())
-        else:
-            for block in range(_BLOCKS):
-                start = block * (content.size - _BLOCK) // (_BLOCKS - 1)
-                digest.update(content[start : start + _BLOCK].tobytes())
-    return digest.hexdigest()
+    return f"{total % 2**64:016x}"

@@ -7,11 +7,14 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dataeff.corpus._base import Corpus, Shard, fingerprint
+from dataeff.corpus._base import Corpus, Shard
 
 
 def _as_int64(offsets: ArrayLike) -> NDArray[np.int64]:
-    return np.asarray(offsets, np.int64)
+    array = np.asarray(offsets)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"offsets are {array.ndim}-D {array.dtype}; expected a flat array of integers")
+    return array.astype(np.int64, copy=False)
 
 
 @attrs.frozen(eq=False)
@@ -36,7 +39,7 @@ class Ragged(Corpus):
     @offsets.validator
     def _check_offsets(self, _: object, offsets: NDArray[np.int64]) -> None:
         rises = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(self.tokens)
-        if not rises or (np.diff(offsets) < 0).any():
+        if not rises or (offsets[1:] < offsets[:-1]).any():
             raise ValueError(f"offsets must rise from 0 to the number of tokens, {len(self.tokens)}")
 
     def __len__(self) -> int:
@@ -47,18 +50,30 @@ class Ragged(Corpus):
         offsets = self.offsets[start : stop + 1]
         return Shard(self.tokens[offsets[0] : offsets[-1]], offsets - offsets[0])
 
-    def spans(self, tokens: int) -> Iterator[tuple[int, int]]:
-        """Split the samples into spans of at most `tokens` tokens, or of one longer sample."""
-        start, count = 0, len(self)
-        while start < count:
-            limit = self.offsets[start] + tokens
-            stop = max(start + 1, int(np.searchsorted(self.offsets, limit, side="right")) - 1)
-            yield start, stop
-            start = stop
+    def spans(self, tokens: int, start: int = 0) -> Iterator[tuple[int, int]]:
+        """Split the samples from `start` on into spans of at most `tokens` tokens, or of one longer
+        sample.
+        """
+        return spans_of(self.offsets, tokens, start)
 
-    def fingerprint(self) -> str:
-        """Of the tokens and of where each sample begins."""
-        return fingerprint(self.tokens, self.offsets)
+    def token_offsets(self) -> NDArray[np.int64]:
+        """Where each sample begins, and where the last ends. (samples + 1,)."""
+        return self.offsets
+
+
+def spans_of(offsets: NDArray[np.int64], tokens: int, start: int) -> Iterator[tuple[int, int]]:
+    """Spans of samples from `start` on, each of at most `tokens` tokens, or of one longer sample.
+
+    Examples:
+        >>> list(spans_of(np.array([0, 2, 4, 9, 10]), 4, 0))
+        [(0, 2), (2, 3), (3, 4)]
+    """
+    count = len(offsets) - 1
+    while start < count:
+        limit = offsets[start] + tokens
+        stop = max(start + 1, int(np.searchsorted(offsets, limit, side="right")) - 1)
+        yield start, stop
+        start = stop
 
 
 def from_samples(samples: Iterable[ArrayLike]) -> Ragged:
@@ -71,7 +86,7 @@ def from_samples(samples: Iterable[ArrayLike]) -> Ragged:
         >>> bytes(texts[1]).decode()
         'or not'
     """
-    arrays = [_as_tokens(index, sample) for index, sample in enumerate(samples)]
+    arrays = [as_tokens(index, sample) for index, sample in enumerate(samples)]
     return Ragged(np.concatenate(arrays) if arrays else np.zeros(0, np.uint8), offsets_of(arrays))
 
 
@@ -87,7 +102,17 @@ def offsets_of(samples: Sequence[Sized]) -> NDArray[np.int64]:
     return offsets
 
 
-def _as_tokens(index: int, sample: ArrayLike) -> NDArray[Any]:
+def as_tokens(index: int, sample: ArrayLike) -> NDArray[Any]:
+    """One sample as a flat array of integers; a string gives its UTF-8 bytes.
+
+    Examples:
+        >>> as_tokens(0, "ab").tolist()
+        [97, 98]
+        >>> as_tokens(7, [0.5])
+        Traceback (most recent call last):
+        ...
+        ValueError: sample 7 is 1-D float64; expected a flat array of integers
+    """
     if isinstance(sample, str):
         return np.frombuffer(sample.encode(), np.uint8)
     array = np.asarray(sample)

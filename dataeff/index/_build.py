@@ -1,27 +1,28 @@
-"""Build an index: map over shards of the corpus, keep what is finished, merge."""
+"""Build an index: map over pieces of the corpus, keep what is finished, merge."""
 
 import hashlib
-import shutil
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor, as_completed
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dataeff import registry
-from dataeff.corpus import Corpus
+from dataeff import _files, registry
+from dataeff.corpus import as_fingerprint
 from dataeff.corpus import open as open_corpus
-from dataeff.index import _files
-from dataeff.index._store import Index, new_manifest, read_manifest, write_metric
-from dataeff.metrics import Metric, checked, checked_name, identity, resolve
+from dataeff.index import _store, _tasks
+from dataeff.index._store import Index
+from dataeff.metrics import Metric, checked_name, identity, resolve
 
-TOKENS_PER_SHARD = 2**24
+_READ = 2**24  # tokens hashed at once
+_FITS = 256  # at most that many statistics are kept, each as large as the vocabulary, say
 
 
 def build(
@@ -31,25 +32,34 @@ def build(
     out: str | Path,
     executor: str | Executor = "threads",
     progress: bool = True,
+    **options: Any,
 ) -> Index:
     """Score every sample of a corpus with every metric and write the index into the folder `out`.
 
-    Two passes over the corpus at most for a metric: one for statistics of the whole, one for the values.
-    Each finished shard is kept in `out/parts`, so a build that was killed goes on where it was and gives the
-    same bytes; a metric that the index already holds is not computed again. Two processes that build into
-    one folder at once take turns.
+    Three passes over the corpus at most: one that identifies it, one for statistics of the whole where a
+    metric needs them, one for the values of all metrics. Each finished piece is kept in `out/parts`, so a
+    build that was killed goes on where it was and gives the same bytes; a metric that the index already
+    holds is not computed again. Two processes that build into one folder at once take turns.
+
+    Samples that were added at the end of a corpus are scored alone; only a metric with statistics of the
+    whole scores the others again, since all its values change. The index is the one that a fresh build would
+    give.
 
     Args:
         corpus: a corpus, or what `corpus.open` opens.
         metrics: names, metrics or functions of one sample's tokens; or a mapping that gives them names.
         out: the folder; made if it is not there.
         executor: a name of the registry kind `executors`, or any `concurrent.futures.Executor`, which is
-            left open.
+            left open. Tasks give their results back, so only this process writes.
         progress: show progress bars on standard error.
+        **options: for the executor of that name, such as `workers=4`.
 
     Raises:
         ValueError: `out` is the index of another corpus, or holds a metric of that name made otherwise; a
-            metric gives something else than one finite number a sample (the message names the sample).
+            metric gives something else than one finite number a sample (the message names the sample), or
+            cannot be sent to other processes.
+        ChildProcessError: a worker process was killed.
+        OSError: the disk is full. After this and the one above, the same call goes on where it was.
 
     Examples:
         >>> import tempfile
@@ -61,86 +71,240 @@ def build(
     corpus, out, named = open_corpus(corpus), Path(out), _named(metrics)
     if not len(corpus):
         raise ValueError("the corpus has no samples; there is nothing to index")
-    for metric in named.values():
-        identity(metric)  # refused, if at all, before anything is written
+    made_by = {name: identity(metric) for name, metric in named.items()}  # refused before anything is written
     out.mkdir(parents=True, exist_ok=True)
-    with _files.locked(out), _running(executor) as pool:
-        manifest = _manifest(out, corpus)
-        missing = {name: metric for name, metric in named.items() if not _holds(out, manifest, name, metric)}
-        if not missing:
-            return Index(out)
-        parts = out / "parts"
-        parts.mkdir(exist_ok=True)
-        for name, metric in missing.items():
-            run = _Run(corpus, manifest["fingerprint"], name, metric, parts, pool, progress)
-            fitted = None
-            if type(metric).fit is not Metric.fit:
-                fitted = reduce(metric.merge, run.map("fit", _fit))
-            values = np.concatenate(run.map("score", _score, fitted))
-            manifest["metrics"][name] = write_metric(out, name, values, made_by=identity(metric))
-        _files.write_json(out / "manifest.json", manifest)
-        shutil.rmtree(parts)
+    with _files.locked(out), _running(executor, options) as pool:
+        _store.finish(out)
+        held = _store.read_manifest(out) if (out / "manifest.json").exists() else None
+        known = held["samples"] if held else 0
+        run = _Run(_tasks.Source(corpus), out / "parts", pool, progress)
+        fingerprint = _fingerprint(run, out, held, known)
+        entries = held["metrics"] if held else {}
+        missing = _missing(out, entries, named, made_by, grown=len(corpus) - known if held else 0)
+        if missing:
+            run.parts.mkdir(exist_ok=True)
+            manifest = _store.new_manifest(fingerprint, len(corpus))
+            manifest["metrics"] = dict(entries)
+            for name, values, fitted in _computed(run, out, fingerprint, missing, entries):
+                manifest["metrics"][name] = _store.write_metric(
+                    run.parts / name, values, made_by=made_by[name], fitted=fitted, progress=progress
+                )
+            _store.commit(out, manifest)
     return Index(out)
 
 
 @attrs.frozen
 class _Run:
-    """One metric over one corpus, shard by shard."""
+    """One corpus on one executor."""
 
-    corpus: Corpus
-    fingerprint: str
-    name: str
-    metric: Metric
+    source: _tasks.Source
     parts: Path
     pool: Executor
     progress: bool
 
-    def map(self, stage: str, task: Callable[..., None], *args: Any) -> list[NDArray[Any]]:
-        """What `task` left for each shard, in order; finished shards are not done again."""
-        spans = list(self.corpus.spans(TOKENS_PER_SHARD))
-        paths = [self._part(stage, start, stop) for start, stop in spans]
-        todo = [(span, path) for span, path in zip(spans, paths, strict=True) if not path.exists()]
-        futures = {
-            self.pool.submit(task, self.corpus, self.metric, span, path, *args): span for span, path in todo
-        }
+    def spans(self, tokens: int, *bounds: int) -> list[tuple[int, int]]:
+        """Spans of about `tokens` tokens that end at each of `bounds` and at the end of the corpus."""
+        spans = []
+        for low, high in pairwise((*bounds, len(self.source.corpus))):
+            for start, stop in self.source.corpus.spans(tokens, low):
+                if start >= high:
+                    break
+                spans.append((start, min(stop, high)))
+        return spans
+
+    def map(
+        self, title: str, task: Callable[..., Any], spans: list[tuple[int, int]], args: Callable[[int], Any]
+    ) -> Iterator[tuple[int, Any]]:
+        """(number of the span, result) as they finish; None from `args` means that there is nothing to do."""
+        given = {number: args(number) for number in range(len(spans))}
+        todo = [number for number, own in given.items() if own is not None]
+        sizes = [stop - start for start, stop in spans]
         bar = tqdm(
-            total=len(self.corpus),
-            initial=len(self.corpus) - sum(stop - start for (start, stop), _ in todo),
-            desc=f"index: {stage} {self.name}",
+            total=sum(sizes),
+            initial=sum(sizes) - sum(sizes[number] for number in todo),
+            desc=f"index: {title}",
             unit=" samples",
             unit_scale=True,
             disable=not self.progress,
         )
+        futures: dict[Any, int] = {}
         try:
-            for future in as_completed(futures):
-                future.result()
-                start, stop = futures[future]
-                bar.update(stop - start)
+            for number in todo:
+                future = self.pool.submit(task, self.source.piece(*spans[number]), *given[number])
+                futures[future] = number
+                if future.done():  # at once, so that a serial build keeps what it has finished
+                    yield futures.pop(future), _result(future)
+                    bar.update(sizes[number])
+            for future in as_completed(list(futures)):
+                number = futures.pop(future)  # with it goes its result
+                yield number, _result(future)
+                bar.update(sizes[number])
         finally:
             bar.close()
             for future in futures:  # after an error, what has not begun need not begin
                 future.cancel()
-        return [_files.read_array(path) for path in paths]
-
-    def _part(self, stage: str, start: int, stop: int) -> Path:
-        """Named for all that its content depends on, so a part of another build is never taken for it."""
-        parts = (self.fingerprint, identity(self.metric), stage, start, stop)
-        digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).hexdigest()
-        return self.parts / f"{self.name}-{stage}-{start}-{digest}.npy"
 
 
-def _fit(corpus: Corpus, metric: Metric, span: tuple[int, int], path: Path) -> None:
-    fitted = metric.fit(corpus.shard(*span))
-    if not isinstance(fitted, np.ndarray) or fitted.ndim != 1:
-        raise ValueError(f"{metric}.fit() gives {type(fitted).__name__}; expected a one-dimensional array")
-    _files.write_array(path, fitted)
+def _result(future: Any) -> Any:
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        raise ChildProcessError(
+            f"a worker process was killed, or ran out of memory: {error} Finished pieces are kept; run "
+            "the same again"
+        ) from error
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        if "pickle" not in str(error):
+            raise
+        raise ValueError(
+            f"a metric or the corpus cannot be sent to other processes: {error}; define functions at the "
+            "top of a "
+            'module, or use executor="threads"'
+        ) from error
 
 
-def _score(
-    corpus: Corpus, metric: Metric, span: tuple[int, int], path: Path, fitted: NDArray[Any] | None
-) -> None:
-    shard = corpus.shard(*span)
-    _files.write_array(path, checked(metric.score(shard, fitted), shard, metric, first=span[0]))
+def _fingerprint(run: _Run, out: Path, held: dict[str, Any] | None, known: int) -> str:
+    """That of the whole corpus. ValueError if the index held is not one of its first samples."""
+    corpus = run.source.corpus
+    if known > len(corpus):
+        raise _store.another(out, held, corpus.fingerprint(), len(corpus))
+    spans = run.spans(_READ, 0, known) if known else run.spans(_READ, 0)
+    digests = dict(run.map("read", _tasks.digest, spans, lambda _: ()))
+    if held:
+        first = as_fingerprint(sum(digests[i] for i, (_, stop) in enumerate(spans) if stop <= known))
+        if first != held["fingerprint"]:
+            raise _store.another(out, held, first, len(corpus))
+    return as_fingerprint(sum(digests.values()))
+
+
+def _missing(
+    out: Path,
+    entries: Mapping[str, Any],
+    named: dict[str, Metric],
+    made_by: dict[str, str],
+    *,
+    grown: int,
+) -> dict[str, Metric]:
+    """The metrics to compute: those not held, or all if the corpus has grown."""
+    for name in named:
+        if name in entries and entries[name]["made_by"] != made_by[name]:
+            raise ValueError(
+                f"{out} holds {name!r} made by {entries[name]['made_by']}, not by {made_by[name]}; "
+                "give the metric another name, or delete the index"
+            )
+    if not grown:
+        return {name: metric for name, metric in named.items() if name not in entries}
+    if left := [name for name in entries if name not in named]:
+        raise ValueError(
+            f"the corpus has grown by {grown} samples, and {out} also holds {', '.join(map(repr, left))}; "
+            "name "
+            "them too, so that all metrics cover all samples, or give another out="
+        )
+    return named
+
+
+def _computed(
+    run: _Run, out: Path, fingerprint: str, missing: dict[str, Metric], entries: Mapping[str, Any]
+) -> Iterator[tuple[str, list[NDArray[Any]], NDArray[Any] | None]]:
+    """Each metric's name, its values in pieces, and its statistics of the corpus."""
+    fits = {name for name, metric in missing.items() if type(metric).fit is not Metric.fit}
+    old = Index(out) if entries else None
+    kept = {name: old for name in missing if old is not None and name in entries}
+    fitted: dict[str, NDArray[Any]] = {}
+    for (tokens, known), group in _grouped(missing, kept).items():
+        names = [name for name in group if name in fits]
+        if names:
+            fitted |= _fitted(run, fingerprint, {name: group[name] for name in names}, tokens, known, kept)
+    # values that depend on the whole change with every sample that is added
+    starts = {name: index for name, index in kept.items() if name not in fits}
+    for (tokens, known), group in _grouped(missing, starts).items():
+        for name, values in _scored(run, fingerprint, group, fitted, tokens, known).items():
+            before = [starts[name].values(name)] if known else []
+            yield name, before + values, fitted.get(name)
+
+
+def _grouped(
+    metrics: dict[str, Metric], kept: Mapping[str, Index]
+) -> dict[tuple[int, int], dict[str, Metric]]:
+    """Metrics that go over the same spans: of so many tokens, from the same sample on."""
+    groups: dict[tuple[int, int], dict[str, Metric]] = {}
+    for name, metric in metrics.items():
+        known = len(kept[name]) if name in kept else 0
+        groups.setdefault((metric.shard_tokens, known), {})[name] = metric
+    return groups
+
+
+def _fitted(
+    run: _Run,
+    fingerprint: str,
+    metrics: dict[str, Metric],
+    tokens: int,
+    known: int,
+    kept: Mapping[str, Index],
+) -> dict[str, NDArray[Any]]:
+    spans = run.spans(tokens, known)
+    step = -(-len(spans) // _FITS)
+    wide = [(some[0][0], some[-1][1]) for some in (spans[i : i + step] for i in range(0, len(spans), step))]
+    parts = _stored(run, "fit", _tasks.fit, wide, metrics, fingerprint, lambda some: (some, tokens))
+    fitted = {}
+    for name, metric in metrics.items():
+        before = kept[name].fitted(name) if known else None
+        after = reduce(metric.merge, map(_files.read_array, parts[name]))
+        fitted[name] = after if before is None else metric.merge(before, after)
+    return fitted
+
+
+def _scored(
+    run: _Run,
+    fingerprint: str,
+    metrics: dict[str, Metric],
+    fitted: dict[str, NDArray[Any]],
+    tokens: int,
+    known: int,
+) -> dict[str, list[NDArray[Any]]]:
+    spans = run.spans(tokens, known)
+
+    def args(some: dict[str, Metric]) -> tuple[Any, ...]:
+        return some, {name: fitted[name] for name in some if name in fitted}
+
+    parts = _stored(run, "score", _tasks.score, spans, metrics, fingerprint, args)
+    return {name: [_files.read_array(path) for path in paths] for name, paths in parts.items()}
+
+
+def _stored(
+    run: _Run,
+    stage: str,
+    task: Callable[..., dict[str, NDArray[Any]]],
+    spans: list[tuple[int, int]],
+    metrics: dict[str, Metric],
+    fingerprint: str,
+    args: Callable[[dict[str, Metric]], tuple[Any, ...]],
+) -> dict[str, list[Path]]:
+    """Files with what `task` gives for each metric and span, in order; those that exist are not made
+    again.
+    """
+    paths = {
+        name: [
+            run.parts / _part(name, stage, start, stop, fingerprint, identity(metric))
+            for start, stop in spans
+        ]
+        for name, metric in metrics.items()
+    }
+
+    def missing(number: int) -> tuple[Any, ...] | None:
+        some = {name: metric for name, metric in metrics.items() if not paths[name][number].exists()}
+        return args(some) if some else None
+
+    for number, results in run.map(f"{stage} {_tasks.names(list(metrics))}", task, spans, missing):
+        for name, array in results.items():
+            _files.write_array(paths[name][number], array)
+    return paths
+
+
+def _part(name: str, stage: str, start: int, stop: int, *depends: str) -> str:
+    """Named for all that its content depends on, so a part of another build is never taken for it."""
+    digest = hashlib.blake2b("\0".join((*depends, str(stop))).encode(), digest_size=8).hexdigest()
+    return f"{name}-{stage}-{start}-{digest}.npy"
 
 
 def _named(metrics: Iterable[Any] | Mapping[str, Any]) -> dict[str, Metric]:
@@ -158,27 +322,17 @@ def _named(metrics: Iterable[Any] | Mapping[str, Any]) -> dict[str, Metric]:
     return named
 
 
-def _manifest(out: Path, corpus: Corpus) -> dict[str, Any]:
-    if not (out / "manifest.json").exists():
-        return new_manifest(corpus.fingerprint(), len(corpus))
-    Index(out).check(corpus)
-    return read_manifest(out)
-
-
-def _holds(out: Path, manifest: dict[str, Any], name: str, metric: Metric) -> bool:
-    entry = manifest["metrics"].get(name)
-    if entry and entry["made_by"] != identity(metric):
-        raise ValueError(
-            f"{out} holds {name!r} made by {entry['made_by']}, not by {identity(metric)}; "
-            "give the metric another name, or delete the index"
-        )
-    return entry is not None
-
-
-def _running(executor: str | Executor) -> AbstractContextManager[Executor]:
+def _running(executor: str | Executor, options: dict[str, Any]) -> AbstractContextManager[Executor]:
     if isinstance(executor, str):
-        made: Executor = registry.get("executors", executor)()
+        try:
+            made: Executor = registry.get("executors", executor)(**options)
+        except TypeError as error:
+            if not options:
+                raise
+            raise ValueError(f"executor {executor!r} does not take these options: {error}") from None
         return made
     if isinstance(executor, type) or not hasattr(executor, "submit"):
         raise ValueError(f"executor is {executor!r}; expected a name, or an executor such as threads(4)")
+    if options:
+        raise ValueError(f"options are {', '.join(options)}; an executor that is made already takes none")
     return nullcontext(executor)

@@ -1,7 +1,9 @@
 """An index on disk: one folder a metric, plain memory-mapped arrays, and a manifest in JSON."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,10 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dataeff import registry
+from dataeff import _files, registry
 from dataeff._repr import quoted
-from dataeff.corpus import Corpus, fingerprint
-from dataeff.index import _files
+from dataeff.corpus import Corpus, as_fingerprint, digest
+from dataeff.index._order import write_order
 from dataeff.metrics import checked_name, finite
 
 FORMAT = 1
@@ -53,31 +55,47 @@ class Index:
 
     def values(self, metric: str) -> NDArray[Any]:
         """One difficulty a sample, in sample order. (samples,), the metric's own dtype, memory-mapped."""
-        return self._array(metric, "values")
+        return self._read(metric, "values")
 
     def order(self, metric: str) -> NDArray[Any]:
         """Sample ids from easiest to hardest, ties by id. (samples,) uint32, or uint64 beyond 2**32."""
-        return self._array(metric, "order")
+        return self._read(metric, "order")
 
     def percentiles(self, metric: str) -> NDArray[Any]:
         """The difficulties at percentiles 0, 1, ..., 100, each that of a sample (nearest rank). (101,)."""
         return np.asarray(self._entry(metric)["percentiles"], self.values(metric).dtype)
 
+    def fitted(self, metric: str) -> NDArray[Any] | None:
+        """The metric's statistics of the whole corpus, such as token counts; None if it has none."""
+        return self._read(metric, "fitted") if "fitted" in self._entry(metric)["checksums"] else None
+
+    def add(self, values: Mapping[str, ArrayLike]) -> "Index":
+        """The index with more metrics, from one number a sample each: what is combined from others, say.
+
+        Raises ValueError for a metric that is held already, another number of values, or not finite ones.
+        """
+        with _files.locked(self.path):
+            finish(self.path)
+            manifest = read_manifest(self.path)
+            if held := [name for name in values if name in manifest["metrics"]]:
+                raise ValueError(f"{self.path} already holds {held[0]!r}; choose another name")
+            _add(self.path, manifest, _checked(values, len(self)))
+        return Index(self.path)
+
     def check(self, corpus: Corpus) -> None:
-        """Raise ValueError unless this is the index of `corpus`."""
+        """Raise ValueError unless this is the index of `corpus`, which is read once."""
         if (found := corpus.fingerprint()) != self.fingerprint:
-            raise ValueError(
-                f"{self.path} is the index of another corpus: fingerprint {self.fingerprint} over "
-                f"{len(self)} samples, this one has {found} over {len(corpus)}; give another out="
-            )
+            held = {"fingerprint": self.fingerprint, "samples": len(self)}
+            raise another(self.path, held, found, len(corpus))
 
     def verify(self) -> None:
-        """Read every file whole; raise ValueError, naming the file, if one differs from its checksum."""
+        """Read every file whole; raise ValueError, naming the file, if one differs from its checksum.
+
+        Reading a metric's values or order does that for the file, once.
+        """
         for metric, entry in self._entries.items():
-            for name, expected in entry["checksums"].items():
-                path = self.path / metric / f"{name}.npy"
-                if (found := _files.checksum(path)) != expected:
-                    raise ValueError(f"{path} has checksum {found}; the manifest says {expected}; rebuild it")
+            for name in entry["checksums"]:
+                self._read(metric, name)
 
     def _entry(self, metric: str) -> dict[str, Any]:
         if metric not in self._entries:
@@ -85,12 +103,13 @@ class Index:
         entry: dict[str, Any] = self._entries[metric]
         return entry
 
-    def _array(self, metric: str, name: str) -> NDArray[Any]:
-        self._entry(metric)
+    def _read(self, metric: str, name: str) -> NDArray[Any]:
+        expected = self._entry(metric)["checksums"][name]
         path = self.path / metric / f"{name}.npy"
         array = _files.read_array(path)
-        if len(array) != len(self):
+        if name != "fitted" and len(array) != len(self):
             raise ValueError(f"{path} has {len(array)} entries; the manifest says {len(self)}; rebuild it")
+        _files.verify(path, expected)
         return array
 
     def __reduce__(self) -> tuple[type["Index"], tuple[Path]]:
@@ -109,11 +128,12 @@ def open(path: str | Path) -> Index:
     return Index(path)
 
 
-def from_values(values: Mapping[str, ArrayLike], *, out: str | Path) -> Index:
+def from_values(values: Mapping[str, ArrayLike], *, out: str | Path, corpus: Corpus | None = None) -> Index:
     """An index of difficulties that come from anywhere: one number a sample, for each metric name.
 
-    Raises ValueError for lengths that differ, values that are not finite numbers, or a folder that already
-    holds an index.
+    With `corpus`, it is the index of that corpus, to which `build` can add. Raises ValueError for lengths
+    that differ, values that are not finite numbers, or a folder that already holds an index (`Index.add`
+    adds to one).
 
     Examples:
         >>> import tempfile
@@ -122,20 +142,58 @@ def from_values(values: Mapping[str, ArrayLike], *, out: str | Path) -> Index:
         0.5
     """
     out = Path(out)
-    arrays = {checked_name(name): np.asarray(array) for name, array in values.items()}
-    shapes = {name: array.shape for name, array in arrays.items()}
+    shapes = {name: np.shape(array) for name, array in values.items()}
     if len(set(shapes.values())) != 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise ValueError(f"values have the shapes {shapes}; expected one number a sample for every metric")
-    samples = next(iter(arrays.values())).size
-    for name, array in arrays.items():
-        finite(array, f"the values of {name!r}")
-    if (out / "manifest.json").exists():
-        raise ValueError(f"{out} already holds an index; choose another folder")
-    manifest = new_manifest(fingerprint(*arrays.values()), samples)
-    for name, array in arrays.items():
-        manifest["metrics"][name] = write_metric(out, name, array, made_by="from_values")
-    _files.write_json(out / "manifest.json", manifest)
+    samples = next(iter(shapes.values()))[0]
+    arrays = _checked(values, samples)
+    if corpus is not None and len(corpus) != samples:
+        raise ValueError(f"there are {samples} values and {len(corpus)} samples; expected one value a sample")
+    out.mkdir(parents=True, exist_ok=True)
+    with _files.locked(out):
+        finish(out)
+        if (out / "manifest.json").exists():
+            raise ValueError(f"{out} already holds an index; choose another folder, or see Index.add")
+        made_of = _fingerprint_of(arrays) if corpus is None else corpus.fingerprint()
+        _add(out, new_manifest(made_of, samples), arrays)
     return Index(out)
+
+
+def _fingerprint_of(arrays: Mapping[str, NDArray[Any]]) -> str:
+    contents = [np.ascontiguousarray(array).view(np.uint8) for array in arrays.values()]
+    return as_fingerprint(
+        sum(digest(content, np.array([0, content.size]), first=i) for i, content in enumerate(contents))
+    )
+
+
+def _checked(values: Mapping[str, ArrayLike], samples: int) -> dict[str, NDArray[Any]]:
+    arrays = {checked_name(name): np.asarray(array) for name, array in values.items()}
+    for name, array in arrays.items():
+        if array.shape != (samples,):
+            raise ValueError(f"the values of {name!r} have the shape {array.shape}; expected ({samples},)")
+        finite(array, f"the values of {name!r}")
+    return arrays
+
+
+def _add(out: Path, manifest: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        manifest["metrics"][name] = write_metric(out / "parts" / name, [array], made_by="values given")
+    commit(out, manifest)
+
+
+def another(out: Path, held: Mapping[str, Any] | None, found: str, samples: int) -> ValueError:
+    """The error for an index that is not of this corpus.
+
+    Examples:
+        >>> print(another(Path("idx"), {"fingerprint": "a1", "samples": 3}, "b2", 4))
+        idx is the index of another corpus: fingerprint a1 over 3 samples, this one has b2 over 4; give
+        another out=
+    """
+    held = held or {}
+    return ValueError(
+        f"{out} is the index of another corpus: fingerprint {held.get('fingerprint')} over "
+        f"{held.get('samples')} samples, this one has {found} over {samples}; give another out="
+    )
 
 
 def new_manifest(fingerprint: str, samples: int) -> dict[str, Any]:
@@ -149,7 +207,7 @@ def new_manifest(fingerprint: str, samples: int) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the index in `path`, checked as far as `Index` relies on it.
+    """The manifest of the index in `path`, checked.
 
     Examples:
         >>> import tempfile
@@ -167,7 +225,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     try:
         manifest = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}; rebuild the index") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
@@ -176,29 +234,83 @@ def read_manifest(path: Path) -> dict[str, Any]:
     for field, kind in kinds.items():
         if not isinstance(manifest.get(field), kind):
             raise ValueError(f"{file}: {field} is {manifest.get(field)!r}; expected a {kind.__name__}")
+    found = manifest.pop("checksum", None)
+    if found != (expected := _checksum(manifest)):
+        raise ValueError(
+            f"{file}: checksum is {found!r}, and that of its content {expected!r}: it was changed after "
+            "it was "
+            "written; rebuild the index"
+        )
     return manifest
 
 
-def write_metric(out: Path, name: str, values: NDArray[Any], *, made_by: str) -> dict[str, Any]:
-    """Write one metric's arrays under `out` and give its entry in the manifest.
+def _checksum(manifest: dict[str, Any]) -> str:
+    content = json.dumps(manifest, sort_keys=True).encode()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def write_metric(
+    folder: Path,
+    values: Sequence[NDArray[Any]],
+    *,
+    made_by: str,
+    fitted: NDArray[Any] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Write one metric's arrays into `folder`, from its values in pieces, and give its entry in the manifest.
 
     Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as out:
-        ...     write_metric(Path(out), "loss", np.array([3, 1]), made_by="doctest")["range"]
+        ...     write_metric(Path(out), [np.array([3, 1])], made_by="doctest")["range"]
         [1, 3]
     """
-    folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    order = np.argsort(values, kind="stable").astype(np.uint32 if len(values) < 2**32 else np.uint64)
-    _files.write_array(folder / "values.npy", values)
-    _files.write_array(folder / "order.npy", order)
-    ranks = np.maximum(-(-PERCENTILES * len(values) // 100), 1) - 1
-    sorted_values = values[order[ranks]] if len(values) else values
+    samples = sum(map(len, values))
+    dtype = _stored_dtype(np.result_type(*values))
+    _files.write_rows([folder / "values.npy"], samples, [dtype], ([piece] for piece in values))
+    written = _files.read_array(folder / "values.npy")
+    write_order(written, folder / "order.npy", progress=progress)
+    if fitted is not None:
+        _files.write_array(folder / "fitted.npy", fitted)
+    order = _files.read_array(folder / "order.npy")
+    ranks = np.maximum(-(-PERCENTILES * samples // 100), 1) - 1
+    sorted_values = written[order[ranks]] if samples else written
+    names = ("values", "order") if fitted is None else ("values", "order", "fitted")
     return {
         "made_by": made_by,
-        "dtype": values.dtype.str,
-        "range": [sorted_values[0].item(), sorted_values[-1].item()] if len(values) else [],
+        "dtype": dtype.str,
+        "range": [sorted_values[0].item(), sorted_values[-1].item()] if samples else [],
         "percentiles": sorted_values.tolist(),
-        "checksums": {name: _files.checksum(folder / f"{name}.npy") for name in ("values", "order")},
+        "checksums": {name: _files.checksum(folder / f"{name}.npy") for name in names},
     }
+
+
+def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """A dtype that every machine and the kernels know: no half or long doubles, this machine's byte order."""
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        return np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
+    return dtype.newbyteorder("=")
+
+
+def commit(out: Path, manifest: dict[str, Any]) -> None:
+    """Make the index what `manifest` says, with the metrics that were written into `out/parts`.
+
+    The manifest goes into `parts` first: if this is cut off, `finish` does the rest.
+    """
+    checked = manifest | {"checksum": _checksum(manifest)}
+    _files.write_json(out / "parts/manifest.json", checked)
+    finish(out)
+
+
+def finish(out: Path) -> None:
+    """Do what a `commit` that was cut off left undone, if there is any."""
+    parts = out / "parts"
+    if not (parts / "manifest.json").exists():
+        return
+    for name in read_manifest(parts)["metrics"]:
+        for file in sorted((parts / name).glob("*.npy")):
+            (out / name).mkdir(exist_ok=True)
+            file.replace(out / name / file.name)
+    (parts / "manifest.json").replace(out / "manifest.json")
+    shutil.rmtree(parts)

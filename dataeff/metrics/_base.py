@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from types import CodeType
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -24,6 +24,10 @@ class Metric(abc.ABC):
     the merged array, and with None otherwise. Shards may be cut anywhere, merged in order, so the values
     must not depend on where.
 
+    Attributes:
+        shard_tokens: about how many tokens are scored at once, and so lost at most when a build is killed; a
+            slow metric takes fewer.
+
     Examples:
         >>> @attrs.frozen
         ... class Largest(Metric):
@@ -32,6 +36,8 @@ class Metric(abc.ABC):
         >>> Largest()([[3, 1], [2]]).tolist()
         [3, 2]
     """
+
+    shard_tokens: ClassVar[int] = 2**24
 
     def fit(self, shard: Shard) -> NDArray[Any] | None:
         """What `shard` contributes to the statistics of the corpus; None for a metric without any."""
@@ -66,6 +72,22 @@ class per_sample(Metric):
     def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
         """The function's value for each sample."""
         return [self.function(sample) for sample in shard]
+
+
+@attrs.frozen
+class batched(Metric):
+    """Any function of a shard that gives one number a sample, as a metric.
+
+    Examples:
+        >>> batched(lambda shard: np.diff(shard.offsets))([[7, 7], [7]]).tolist()
+        [2, 1]
+    """
+
+    function: Callable[[Shard], ArrayLike] = attrs.field(repr=qualified)
+
+    def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
+        """What the function gives for the shard."""
+        return self.function(shard)
 
 
 def resolve(metric: Any) -> tuple[str, Metric]:
@@ -122,8 +144,10 @@ def _constant(value: object) -> str:
     return repr(value)
 
 
-def checked(values: ArrayLike, shard: Shard, metric: Metric, *, first: int = 0) -> NDArray[Any]:
+def checked(values: ArrayLike, shard: Shard, metric: object, *, first: int = 0) -> NDArray[Any]:
     """`values` as an array of one finite number a sample, or ValueError naming the sample (`first` + i).
+
+    `metric` is what the error calls the metric: the metric itself, or the name that it was given.
 
     Examples:
         >>> shard = Shard(np.array([1, 2]), np.array([0, 1, 2]))

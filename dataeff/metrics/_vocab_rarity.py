@@ -35,17 +35,14 @@ class vocab_rarity(Metric):
 
     def fit(self, shard: Shard) -> NDArray[Any]:
         """How often each token id occurs in the shard. (largest id + 1,) int64."""
-        tokens = shard.tokens
-        if not tokens.size:
-            return np.zeros(0, np.int64)
-        low, high = int(tokens.min()), int(tokens.max())
+        low, high = _bounds(shard.tokens)
         if low < 0 or high >= MOST_IDS:
             raise ValueError(
                 f"token id {low if low < 0 else high} is outside [0, {MOST_IDS}), what is counted"
             )
         counts = np.zeros(high + 1, np.int64)
-        _count(tokens, counts)
-        return counts
+        _count(shard.tokens, counts)
+        return np.trim_zeros(counts, "b")
 
     def merge(self, first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
         """The counts of both."""
@@ -62,6 +59,13 @@ class vocab_rarity(Metric):
         return out / np.maximum(np.diff(shard.offsets), 1) if self.mean else out
 
 
+def _bounds(tokens: NDArray[Any]) -> tuple[int, int]:
+    """The lowest and the highest id; of ids of one or two bytes the highest possible, which spares a look."""
+    if tokens.dtype.kind == "u" and tokens.dtype.itemsize <= 2:
+        return 0, int(np.iinfo(tokens.dtype).max)
+    return (int(tokens.min()), int(tokens.max())) if tokens.size else (0, -1)
+
+
 def _rarity(counts: NDArray[Any]) -> NDArray[np.float64]:
     """-ln p of each token id, and of an unknown one last."""
     seen = np.maximum(np.append(counts, 0), 1)
@@ -76,10 +80,10 @@ def _count(tokens: NDArray[Any], counts: NDArray[np.int64]) -> None:
 
 @kernel
 def _sum(tokens: NDArray[Any], offsets: NDArray[np.int64], rarity: Floats, out: Floats) -> None:
-    unknown = len(rarity) - 1
+    unknown = np.uint64(len(rarity) - 1)
     for i in range(len(out)):
         total = 0.0
         for j in range(offsets[i], offsets[i + 1]):
-            token = np.int64(tokens[j])  # uint64 compared with a signed number would turn into a float
+            token = np.uint64(tokens[j])  # a negative id becomes a large one, and so unknown
             total += rarity[token if token < unknown else unknown]
         out[i] = total

@@ -1,10 +1,12 @@
 """Files that are either whole or not there: written beside, synced, renamed."""
 
+import errno
+import functools
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +35,13 @@ def write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"no space left to write {path}; free some and run the same again: it goes on from there",
+        ) from None
     finally:
         beside.unlink(missing_ok=True)
 
@@ -87,6 +96,39 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     write(path, lambda file: np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False))
 
 
+def write_rows(
+    paths: Sequence[Path], count: int, dtypes: Sequence[Any], blocks: Iterable[Sequence[NDArray[Any]]]
+) -> None:
+    """One `.npy` file of `count` entries for each of `paths`, from blocks of each of them in turn.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "a.npy"
+        ...     write_rows([path], 3, [np.uint8], [[np.array([1, 2])], [np.array([3])]])
+        ...     read_array(path).tolist()
+        [1, 2, 3]
+    """
+
+    def fill(files: list[BinaryIO]) -> None:
+        for file, dtype in zip(files, dtypes, strict=True):
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (count,)}
+            np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            for file, dtype, array in zip(files, dtypes, block, strict=True):
+                file.write(np.ascontiguousarray(array, dtype).view(np.uint8).data)
+
+    _write_all(list(paths), [], fill)
+
+
+def _write_all(paths: list[Path], files: list[BinaryIO], fill: Callable[[list[BinaryIO]], None]) -> None:
+    """Open each of `paths` by `write`, one within the other, then `fill` them all."""
+    if paths:
+        write(paths[0], lambda file: _write_all(paths[1:], [*files, file], fill))
+    else:
+        fill(files)
+
+
 def read_array(path: Path) -> NDArray[Any]:
     """A one-dimensional `.npy` file, memory-mapped. Raises ValueError, naming the file, for anything else.
 
@@ -104,11 +146,11 @@ def read_array(path: Path) -> NDArray[Any]:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, SyntaxError, TypeError, OverflowError) as error:
         raise ValueError(f"{path} is not a readable array: {error}") from error
-    if array.ndim != 1:
-        raise ValueError(f"{path} holds an array of shape {array.shape}; expected one dimension")
-    return array
+    if not isinstance(array, np.ndarray) or array.ndim != 1:
+        raise ValueError(f"{path} holds an array of shape {np.shape(array)}; expected one dimension")
+    return np.asarray(array)
 
 
 def checksum(path: Path) -> str:
@@ -122,6 +164,28 @@ def checksum(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def verify(path: Path, expected: str) -> None:
+    """Raise ValueError, naming the file, unless it has this checksum. A file that has not changed is read
+    once.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     verify(Path(file.name), "f00d")
+        Traceback (most recent call last):
+        ...
+        ValueError: ... has checksum cae66941d9efbd404e4d88758ea67670; the manifest says f00d; rebuild it
+    """
+    stat = path.stat()
+    if (found := _checksum(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)) != expected:
+        raise ValueError(f"{path} has checksum {found}; the manifest says {expected}; rebuild it")
+
+
+@functools.lru_cache(maxsize=256)
+def _checksum(path: Path, inode: int, size: int, changed: int) -> str:
+    return checksum(path)
 
 
 def _put(file: BinaryIO, content: bytes) -> None:

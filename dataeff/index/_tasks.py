@@ -1,0 +1,171 @@
+"""What runs on an executor: pure functions of a piece of the corpus, and how a piece gets there."""
+
+import functools
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from numpy.typing import NDArray
+
+from dataeff.corpus import Corpus, Shard
+from dataeff.metrics import Metric, checked
+
+_LIGHT = 2**20  # bytes
+
+
+@attrs.frozen(eq=False)
+class Source:
+    """A corpus, and what it is when pickled, found once.
+
+    Examples:
+        >>> from dataeff import corpus
+        >>> Source(corpus.from_samples(["to be"])).piece(0, 1).shard().tokens.size
+        5
+    """
+
+    corpus: Corpus
+
+    @functools.cached_property
+    def pickled(self) -> bytes:
+        """The corpus as multiprocessing would send it."""
+        return pickle.dumps(self.corpus)
+
+    def piece(self, start: int, stop: int) -> "Piece":
+        """Samples `start` up to `stop`, to be sent."""
+        return Piece(self, start, stop)
+
+
+@attrs.frozen(eq=False)
+class Piece:
+    """Samples of a corpus, as a task takes them.
+
+    In this process nothing is copied. Sent to another, it carries the corpus where that is light, as one that
+    knows its path is; the receiver opens it once. Of a heavy one it carries these samples alone.
+
+    Examples:
+        >>> from dataeff import corpus
+        >>> piece = Source(corpus.from_samples(["to be", "or not"])).piece(1, 2)
+        >>> len(pickle.loads(pickle.dumps(piece)).shard())
+        1
+    """
+
+    source: Source
+    start: int
+    stop: int
+
+    def shard(self) -> Shard:
+        """The samples."""
+        return self.source.corpus.shard(self.start, self.stop)
+
+    def digest(self) -> int:
+        """Their hash."""
+        return self.source.corpus.digest(self.start, self.stop)
+
+    def parts(self, tokens: int) -> "list[Piece]":
+        """The same in pieces of about `tokens` tokens."""
+        spans = []
+        for start, stop in self.source.corpus.spans(tokens, self.start):
+            if start >= self.stop:
+                break
+            spans.append(Piece(self.source, start, min(stop, self.stop)))
+        return spans
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        pickled = self.source.pickled
+        if len(pickled) <= _LIGHT:
+            return _piece, (pickled, self.start, self.stop)
+        return _Carried, (self.shard(), self.digest(), self.start)
+
+
+@attrs.frozen(eq=False)
+class _Carried:
+    """A piece of a corpus that stayed behind."""
+
+    _shard: Shard
+    _digest: int
+    start: int
+
+    def shard(self) -> Shard:
+        return self._shard
+
+    def digest(self) -> int:
+        return self._digest
+
+    def parts(self, tokens: int) -> "list[_Carried]":
+        return [self]
+
+
+def _piece(pickled: bytes, start: int, stop: int) -> Piece:
+    return Piece(_opened(pickled), start, stop)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(pickled: bytes) -> Source:
+    return Source(pickle.loads(pickled))  # noqa: S301  (of the process that gave the task)
+
+
+def digest(piece: Piece) -> int:
+    """The hash of a piece.
+
+    Examples:
+        >>> from dataeff import corpus
+        >>> digest(Source(corpus.from_samples(["a"])).piece(0, 1)) > 0
+        True
+    """
+    return piece.digest()
+
+
+def fit(piece: Piece, metrics: Mapping[str, Metric], tokens: int) -> dict[str, NDArray[Any]]:
+    """What the piece contributes to each metric's statistics, `tokens` tokens at a time.
+
+    Examples:
+        >>> from dataeff import corpus, metrics
+        >>> piece = Source(corpus.from_samples([[0, 1, 1]])).piece(0, 1)
+        >>> fit(piece, {"voc": metrics.vocab_rarity()}, 100)["voc"].tolist()
+        [1, 2]
+    """
+    fitted: dict[str, NDArray[Any]] = {}
+    for part in piece.parts(tokens):
+        shard = part.shard()
+        for name, metric in metrics.items():
+            own = metric.fit(shard)
+            if getattr(own, "ndim", None) != 1:
+                raise ValueError(
+                    f"{name}: {metric}.fit() gives {type(own).__name__}; expected a one-dimensional array"
+                )
+            assert own is not None  # noqa: S101  (None has no ndim)
+            fitted[name] = metric.merge(fitted[name], own) if name in fitted else own
+    return fitted
+
+
+def score(
+    piece: Piece, metrics: Mapping[str, Metric], fitted: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Each metric's values for the samples of a piece, checked.
+
+    Examples:
+        >>> from dataeff import corpus, metrics
+        >>> piece = Source(corpus.from_samples(["to be"])).piece(0, 1)
+        >>> score(piece, {"length": metrics.length()}, {})["length"].tolist()
+        [5]
+    """
+    shard = piece.shard()
+    return {
+        name: checked(metric.score(shard, fitted.get(name)), shard, _titled(name, metric), first=piece.start)
+        for name, metric in metrics.items()
+    }
+
+
+def names(metrics: Sequence[str]) -> str:
+    """For a progress bar: all of a few, else how many.
+
+    Examples:
+        >>> names(["a", "b"]), names(["a", "b", "c", "d"])
+        ('a, b', '4 metrics')
+    """
+    return ", ".join(metrics) if len(metrics) <= 3 else f"{len(metrics)} metrics"
+
+
+def _titled(name: str, metric: Metric) -> str:
+    return str(metric) if name == type(metric).__name__ else f"{name!r}, {metric},"
