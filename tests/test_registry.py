@@ -11,7 +11,7 @@ SOURCE = "def shouting(tokens):\n    return sum(65 <= token <= 90 for token in t
 
 def test_a_plugin_of_another_distribution_is_found_and_loaded(distribution):
     distribution("good-plugin", entry_points=GOOD, files={"good_plugin.py": SOURCE}, version="2.5")
-    assert registry.names("metrics") == ["length", "shouting", "vocab_rarity"]
+    assert {"length", "shouting", "vocab_rarity"} <= set(registry.names("metrics"))
     assert registry.get("metrics", "shouting")(b"To BE") == 3
     (plugin,) = [plugin for plugin in registry.plugins("metrics") if plugin.name == "shouting"]
     assert (plugin.distribution, plugin.version, plugin.target) == (

@@ -29,11 +29,11 @@ from dataeff.corpus._datasets import hf_dataset, map_dataset
 from dataeff.corpus._digest import digest
 from dataeff.corpus._joined import Joined
 from dataeff.corpus._jsonl import jsonl
-from dataeff.corpus._megatron import beside, megatron
+from dataeff.corpus._megatron import beside, megatron, read_indexed
 from dataeff.corpus._npy import npy
 from dataeff.corpus._ragged import Ragged, from_samples
 from dataeff.corpus._text import files_in, text
-from dataeff.corpus._tokenizer import decoded
+from dataeff.corpus._tokenizer import as_tokenizer, decoded
 from dataeff.corpus._windows import Windows
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "Windows",
     "arrow",
     "as_fingerprint",
+    "as_tokenizer",
     "bin",
     "decoded",
     "digest",
@@ -55,6 +56,7 @@ __all__ = [
     "npy",
     "open",
     "parquet",
+    "read_indexed",
     "text",
 ]
 

@@ -55,7 +55,7 @@ class megatron(Flat):
     _samples: Corpus = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_samples", read_indexed(self.path, self.dtype))
+        object.__setattr__(self, "_samples", read_indexed(self.path, dtype=self.dtype))
 
     def __reduce__(self) -> tuple[functools.partial["megatron"], tuple[Path]]:
         return functools.partial(megatron, dtype=self.dtype), (self.path,)
@@ -71,11 +71,11 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}.{suffix}")
 
 
-def read_indexed(path: Path, dtype: str | None) -> Ragged:
-    """The pair of files with the prefix `path`, checked.
+def read_indexed(path: Path, *, dtype: str | None = None, deepspeed: bool = False) -> Ragged:
+    """The pair of files with the prefix `path`, checked; `deepspeed` says that its builder wrote them.
 
     Examples:
-        >>> read_indexed(Path("nowhere"), None)
+        >>> read_indexed(Path("nowhere"))
         Traceback (most recent call last):
         ...
         FileNotFoundError: no nowhere.idx; expected nowhere.idx and nowhere.bin
@@ -110,7 +110,9 @@ def read_indexed(path: Path, dtype: str | None) -> Ragged:
     _check_documents(index, content[12 * sequences :].view("<i8"), sequences)
     if (short := int(lengths.min())) < 0:
         raise ValueError(f"{index}: lengths hold {short}; expected 0 or more")
-    found = _dtype(path, code, int(offsets[-1]), available, dtype)
+    tables = (_DEEPSPEED,) if deepspeed else (_MEGATRON, _DEEPSPEED)
+    meant = {np.dtype(table[code]) for table in tables}
+    found = _dtype(path, code, meant, int(offsets[-1]), available, dtype)
     _check_pointers(index, pointers, offsets, found.itemsize)
     if found.kind not in "iu":
         raise ValueError(f"{index}: dtype is {found} (code {code}); expected integers")
@@ -119,9 +121,10 @@ def read_indexed(path: Path, dtype: str | None) -> Ragged:
     return Ragged(np.asarray(np.memmap(tokens, found.newbyteorder("<"), mode="r")), offsets)
 
 
-def _dtype(path: Path, code: int, total: int, available: int, dtype: str | None) -> np.dtype[Any]:
+def _dtype(
+    path: Path, code: int, meant: set[np.dtype[Any]], total: int, available: int, dtype: str | None
+) -> np.dtype[Any]:
     """The dtype whose size fits the `.bin`, of those that the code may stand for."""
-    meant = {np.dtype(_MEGATRON[code]), np.dtype(_DEEPSPEED[code])}
     fitting = sorted((m for m in meant if m.itemsize * total == available), key=str)
     if not fitting:
         sizes = " or ".join(sorted({str(m.itemsize * total) for m in meant}))

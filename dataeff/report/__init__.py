@@ -1,5 +1,6 @@
-"""Plots of what a training run consumed and reached. Needs matplotlib: the extra `plot`."""
+"""Plots of difficulties, and of what training consumed and reached. Needs matplotlib: the extra `plot`."""
 
 from dataeff.report._curves import save_curves
+from dataeff.report._histograms import save_histograms
 
-__all__ = ["save_curves"]
+__all__ = ["save_curves", "save_histograms"]

@@ -1,14 +1,14 @@
 """The command line: `dataeff ...`."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from dataeff import registry
+from dataeff import _files, registry
+from dataeff.cli import _index, _show
 
 DEMO = """\
 Train the same small GPT twice from the same seed on real text: once as usual, once on a curriculum
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"dataeff: error: {error}", file=sys.stderr)
         return 2
     return code
@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
+    _index.add(commands)
+    _show.add(commands)
+
     plugins = commands.add_parser(
         "plugins", help="list what is installed and whether it loads", description=PLUGINS
     )
@@ -88,7 +91,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         config=demo.Config(),
     )
     figures, picture = arguments.out / "demo.json", arguments.out / "curves.png"
-    figures.write_text(json.dumps(results, indent=1) + "\n")
+    _files.write_json(figures, results)
     print(f"\n{demo.table(results)}\n\nEvery figure is in {figures}")
     try:
         report.save_curves(results["curves"], picture, title=f"dataeff demo on {results['text']['source']}")
