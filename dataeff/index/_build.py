@@ -3,10 +3,10 @@
 import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, Executor, as_completed
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from dataeff.index import _store, _tasks
 from dataeff.index._store import Index
 from dataeff.metrics import Metric, checked_name, identity, resolve
 
-_READ = 2**24  # tokens hashed at once
+_READ = 2**22  # tokens hashed at once
+_PENDING = 1024  # tasks given to an executor at once: enough for a cluster, and no whole corpus on its way
 _FITS = 256  # at most that many statistics are kept, each as large as the vocabulary, say
 
 
@@ -128,17 +129,20 @@ class _Run:
             disable=not self.progress,
         )
         futures: dict[Any, int] = {}
+        numbers = iter(todo)
         try:
-            for number in todo:
-                future = self.pool.submit(task, self.source.piece(*spans[number]), *given[number])
-                futures[future] = number
-                if future.done():  # at once, so that a serial build keeps what it has finished
-                    yield futures.pop(future), _result(future)
+            while True:
+                for number in islice(numbers, _PENDING - len(futures)):
+                    future = self.pool.submit(task, self.source.piece(*spans[number]), *given[number])
+                    futures[future] = number
+                    if future.done():  # at once, so that a serial build keeps what it has finished
+                        break
+                if not futures:
+                    break
+                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                    number = futures.pop(future)  # with it goes its result
+                    yield number, _result(future)
                     bar.update(sizes[number])
-            for future in as_completed(list(futures)):
-                number = futures.pop(future)  # with it goes its result
-                yield number, _result(future)
-                bar.update(sizes[number])
         finally:
             bar.close()
             for future in futures:  # after an error, what has not begun need not begin
@@ -154,7 +158,7 @@ def _result(future: Any) -> Any:
             "the same again"
         ) from error
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        if "pickle" not in str(error):
+        if "pickle" not in str(error) and "serialize" not in str(error):
             raise
         raise ValueError(
             f"a metric or the corpus cannot be sent to other processes: {error}; define functions at the "

@@ -41,8 +41,21 @@ def write_order(values: Values, path: Path, *, progress: bool = False) -> None:
             run.unlink(missing_ok=True)
 
 
-def _argsort(values: Values) -> NDArray[Any]:
-    return np.argsort(values, kind="stable")
+def _argsort(values: Values) -> NDArray[np.int64]:
+    """The stable order. NumPy's unstable sort is several times as fast; ties are put in order after it."""
+    if values.dtype.itemsize <= 2:
+        return np.argsort(values, kind="stable")  # a radix sort
+    order = np.argsort(values)
+    ordered = values[order]
+    new = ordered[1:] != ordered[:-1]
+    if new.all():
+        return order
+    tied = np.zeros(len(values), bool)
+    tied[1:] = ~new
+    tied[:-1] |= ~new
+    group = np.concatenate([[0], np.cumsum(new)])[tied]
+    order[tied] = np.sort(group * len(values) + order[tied]) % len(values)  # below 2**44 for a run
+    return order
 
 
 def _runs(values: Values, dtype: np.dtype[Any], bar: Any) -> Iterator[tuple[Values, Values]]:

@@ -37,7 +37,7 @@ class Metric(abc.ABC):
         [3, 2]
     """
 
-    shard_tokens: ClassVar[int] = 2**24
+    shard_tokens: ClassVar[int] = 2**23
 
     def fit(self, shard: Shard) -> NDArray[Any] | None:
         """What `shard` contributes to the statistics of the corpus; None for a metric without any."""
@@ -111,7 +111,7 @@ def resolve(metric: Any) -> tuple[str, Metric]:
 
 
 def identity(metric: Metric) -> str:
-    """What made the values: the code that makes the metric and, for a function, a hash of its own code.
+    """What made the values: the code that makes the metric, and a hash of the code of functions in it.
 
     Raises ValueError for a metric that prints with its address, and so differently in every process.
 
@@ -127,8 +127,13 @@ def identity(metric: Metric) -> str:
             f"{made} prints with an address, so an index cannot tell what made its values; "
             "make the class @attrs.frozen, or use a function at the top of a module"
         )
-    code = getattr(getattr(metric, "function", None), "__code__", None)
-    return made if code is None else f"{made} of code {_digest(code)}"
+    codes = [_digest(value.__code__) for value in _fields(metric) if hasattr(value, "__code__")]
+    return f"{made} of code {', '.join(codes)}" if codes else made
+
+
+def _fields(metric: Metric) -> list[Any]:
+    made = type(metric)
+    return [getattr(metric, field.name) for field in attrs.fields(made)] if attrs.has(made) else []
 
 
 def _digest(code: CodeType) -> str:

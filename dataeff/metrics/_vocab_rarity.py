@@ -52,10 +52,13 @@ class vocab_rarity(Metric):
         return total
 
     def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
-        """Sum (or mean) of the rarities, added up in the order of the tokens."""
+        """Sum (or mean) of the rarities; every fourth token is added up apart, then the four sums are."""
         assert fitted is not None  # noqa: S101  (fit always gives counts)
-        out = np.empty(len(shard), np.float64)
-        _sum(shard.tokens, shard.offsets, _rarity(fitted), out)
+        out, table = np.empty(len(shard), np.float64), _rarity(fitted)
+        most = np.iinfo(shard.tokens.dtype).max
+        if most < 2**16:  # a place for every id that there can be
+            table = np.append(table, np.full(max(0, most + 1 - len(table)), table[-1]))
+        _sum(shard.tokens, shard.offsets, table, np.uint64(len(table) - 1), out)
         return out / np.maximum(np.diff(shard.offsets), 1) if self.mean else out
 
 
@@ -79,11 +82,19 @@ def _count(tokens: NDArray[Any], counts: NDArray[np.int64]) -> None:
 
 
 @kernel
-def _sum(tokens: NDArray[Any], offsets: NDArray[np.int64], rarity: Floats, out: Floats) -> None:
-    unknown = np.uint64(len(rarity) - 1)
+def _sum(
+    tokens: NDArray[Any], offsets: NDArray[np.int64], rarity: Floats, unknown: np.uint64, out: Floats
+) -> None:
+    # one sum would wait for each addition before the next; a negative id becomes a large one, and so unknown
     for i in range(len(out)):
-        total = 0.0
-        for j in range(offsets[i], offsets[i + 1]):
-            token = np.uint64(tokens[j])  # a negative id becomes a large one, and so unknown
-            total += rarity[token if token < unknown else unknown]
-        out[i] = total
+        start, stop = offsets[i], offsets[i + 1]
+        a = b = c = d = 0.0
+        whole = start + (stop - start) // 4 * 4
+        for j in range(start, whole, 4):
+            a += rarity[min(np.uint64(tokens[j]), unknown)]
+            b += rarity[min(np.uint64(tokens[j + 1]), unknown)]
+            c += rarity[min(np.uint64(tokens[j + 2]), unknown)]
+            d += rarity[min(np.uint64(tokens[j + 3]), unknown)]
+        for j in range(whole, stop):
+            a += rarity[min(np.uint64(tokens[j]), unknown)]
+        out[i] = (a + b) + (c + d)
