@@ -411,8 +411,3 @@ def test_an_error_calls_a_metric_what_it_is_told_to():
         checked([1.0, float("nan")], shard, "depth", first=7)
     with pytest.raises(ValueError, match=r"^depth gives values of shape \(1,\) for 2 samples"):
         checked([1.0], shard, "depth")
-
-
-def test_a_metric_says_how_many_tokens_it_takes_at_once():
-    assert Metric.shard_tokens == mtld().shard_tokens == 2**24
-    assert "shard_tokens" in Metric.__doc__
