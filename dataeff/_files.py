@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 if sys.platform != "win32":
     import fcntl
 
+_DIGEST = 16
 
-def write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+
+def write(path: Path, fill: Callable[[BinaryIO], None], *, sync: bool = True) -> None:
     """Make `path` hold what `fill` writes, or leave it as it was.
+
+    Without `sync` it survives the death of the process, but perhaps not that of the machine.
 
     Examples:
         >>> import tempfile
@@ -33,7 +37,8 @@ def write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
         with beside.open("wb") as file:
             fill(file)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -81,6 +86,44 @@ def write_json(path: Path, content: Any) -> None:
     """
     text = json.dumps(content, indent=1, allow_nan=False)
     write(path, lambda file: _put(file, text.encode() + b"\n"))
+
+
+def write_part(path: Path, array: NDArray[Any]) -> None:
+    """`array` as a `.npy` file with a checksum after it. Not synced: `read_part` knows one that is torn.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_part(Path(folder) / "a.npy", np.arange(3))
+        ...     read_part(Path(folder) / "a.npy").tolist()
+        [0, 1, 2]
+    """
+    array = np.ascontiguousarray(array)
+
+    def fill(file: BinaryIO) -> None:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+        file.write(_digest(array))
+
+    write(path, fill, sync=False)
+
+
+def read_part(path: Path) -> NDArray[Any] | None:
+    """What `write_part` wrote, memory-mapped; None if it is not there, or not whole.
+
+    Examples:
+        >>> read_part(Path("nowhere.npy"))
+    """
+    try:
+        array = read_array(path)
+        with path.open("rb") as file:
+            file.seek(-_DIGEST, os.SEEK_END)
+            return array if file.read() == _digest(array) else None
+    except (ValueError, OSError):
+        return None
+
+
+def _digest(array: NDArray[Any]) -> bytes:
+    return hashlib.blake2b(array.view(np.uint8).data, digest_size=_DIGEST).digest()
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

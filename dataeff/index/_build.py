@@ -253,7 +253,7 @@ def _fitted(
     fitted = {}
     for name, metric in metrics.items():
         before = kept[name].fitted(name) if known else None
-        after = reduce(metric.merge, map(_files.read_array, parts[name]))
+        after = reduce(metric.merge, parts[name])
         fitted[name] = after if before is None else metric.merge(before, after)
     return fitted
 
@@ -271,8 +271,7 @@ def _scored(
     def args(some: dict[str, Metric]) -> tuple[Any, ...]:
         return some, {name: fitted[name] for name in some if name in fitted}
 
-    parts = _stored(run, "score", _tasks.score, spans, metrics, fingerprint, args)
-    return {name: [_files.read_array(path) for path in paths] for name, paths in parts.items()}
+    return _stored(run, "score", _tasks.score, spans, metrics, fingerprint, args)
 
 
 def _stored(
@@ -283,10 +282,8 @@ def _stored(
     metrics: dict[str, Metric],
     fingerprint: str,
     args: Callable[[dict[str, Metric]], tuple[Any, ...]],
-) -> dict[str, list[Path]]:
-    """Files with what `task` gives for each metric and span, in order; those that exist are not made
-    again.
-    """
+) -> dict[str, list[NDArray[Any]]]:
+    """What `task` gives for each metric and span, in order; what files hold already is not made again."""
     paths = {
         name: [
             run.parts / _part(name, stage, start, stop, fingerprint, identity(metric))
@@ -294,15 +291,17 @@ def _stored(
         ]
         for name, metric in metrics.items()
     }
+    found = {name: [_files.read_part(path) for path in own] for name, own in paths.items()}
 
     def missing(number: int) -> tuple[Any, ...] | None:
-        some = {name: metric for name, metric in metrics.items() if not paths[name][number].exists()}
+        some = {name: metric for name, metric in metrics.items() if found[name][number] is None}
         return args(some) if some else None
 
     for number, results in run.map(f"{stage} {_tasks.names(list(metrics))}", task, spans, missing):
         for name, array in results.items():
-            _files.write_array(paths[name][number], array)
-    return paths
+            _files.write_part(paths[name][number], array)
+            found[name][number] = _files.read_array(paths[name][number])  # mapped, so that memory is bounded
+    return {name: [part for part in own if part is not None] for name, own in found.items()}
 
 
 def _part(name: str, stage: str, start: int, stop: int, *depends: str) -> str:

@@ -41,7 +41,7 @@ class vocab_rarity(Metric):
                 f"token id {low if low < 0 else high} is outside [0, {MOST_IDS}), what is counted"
             )
         counts = np.zeros(high + 1, np.int64)
-        _count(shard.tokens, counts)
+        _count(_unsigned(shard.tokens), counts)
         return np.trim_zeros(counts, "b")
 
     def merge(self, first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
@@ -54,11 +54,9 @@ class vocab_rarity(Metric):
     def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
         """Sum (or mean) of the rarities; every fourth token is added up apart, then the four sums are."""
         assert fitted is not None  # noqa: S101  (fit always gives counts)
-        out, table = np.empty(len(shard), np.float64), _rarity(fitted)
-        most = np.iinfo(shard.tokens.dtype).max
-        if most < 2**16:  # a place for every id that there can be
-            table = np.append(table, np.full(max(0, most + 1 - len(table)), table[-1]))
-        _sum(shard.tokens, shard.offsets, table, np.uint64(len(table) - 1), out)
+        out = np.empty(len(shard), np.float64)
+        tokens, table = _lookup(shard.tokens, _rarity(fitted))
+        _sum(tokens, shard.offsets, table, out)
         return out / np.maximum(np.diff(shard.offsets), 1) if self.mean else out
 
 
@@ -75,6 +73,21 @@ def _rarity(counts: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.log(max(1, counts.sum())) - np.log(seen))
 
 
+def _lookup(tokens: NDArray[Any], table: Floats) -> tuple[NDArray[Any], Floats]:
+    """Unsigned places in a table with the value of each token; those of unknown ids hold its last one."""
+    low, high = _bounds(tokens)
+    if low >= 0 and high < 2**16:  # a place for every id is cheaper than to ask of each if it is known
+        table = np.append(table, np.full(max(0, high + 1 - len(table)), table[-1]))
+    elif low < 0 or high >= len(table):
+        tokens = np.minimum(tokens.astype(np.uint64), np.uint64(len(table) - 1))  # -1 is a large one
+    return _unsigned(tokens), table
+
+
+def _unsigned(tokens: NDArray[Any]) -> NDArray[Any]:
+    """The same ids, for kernels: a signed index might count from the end, and is looked at for that."""
+    return tokens.view(f"u{tokens.dtype.itemsize}")
+
+
 @kernel
 def _count(tokens: NDArray[Any], counts: NDArray[np.int64]) -> None:
     for token in tokens:
@@ -82,19 +95,16 @@ def _count(tokens: NDArray[Any], counts: NDArray[np.int64]) -> None:
 
 
 @kernel
-def _sum(
-    tokens: NDArray[Any], offsets: NDArray[np.int64], rarity: Floats, unknown: np.uint64, out: Floats
-) -> None:
-    # one sum would wait for each addition before the next; a negative id becomes a large one, and so unknown
+def _sum(tokens: NDArray[Any], offsets: NDArray[np.int64], rarity: Floats, out: Floats) -> None:
     for i in range(len(out)):
         start, stop = offsets[i], offsets[i + 1]
-        a = b = c = d = 0.0
         whole = start + (stop - start) // 4 * 4
+        a = b = c = d = 0.0  # one sum would wait for each addition before the next
         for j in range(start, whole, 4):
-            a += rarity[min(np.uint64(tokens[j]), unknown)]
-            b += rarity[min(np.uint64(tokens[j + 1]), unknown)]
-            c += rarity[min(np.uint64(tokens[j + 2]), unknown)]
-            d += rarity[min(np.uint64(tokens[j + 3]), unknown)]
+            a += rarity[tokens[j]]
+            b += rarity[tokens[j + 1]]
+            c += rarity[tokens[j + 2]]
+            d += rarity[tokens[j + 3]]
         for j in range(whole, stop):
-            a += rarity[min(np.uint64(tokens[j]), unknown)]
+            a += rarity[tokens[j]]
         out[i] = (a + b) + (c + d)
