@@ -159,6 +159,11 @@ def test_an_index_of_deepspeed_is_read_from_its_levels_alone(tmp_path):
 
 
 def test_what_is_no_index_of_deepspeed_is_refused(tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(ANALYZED / "seqlen", tmp_path / "twice" / name)
+    with pytest.raises(ValueError, match=r"'seqlen' is in .*a and in .*b; give one of the folders"):
+        de.index.import_deepspeed(tmp_path / "twice", out=tmp_path / "idx")
+    shutil.rmtree(tmp_path / "twice")
     with pytest.raises(FileNotFoundError, match=r"has no merged files of 'loss'; found: 'rarity', 'seqlen'"):
         de.index.import_deepspeed(ANALYZED, out=tmp_path / "idx", metrics=["loss"])
     with pytest.raises(FileNotFoundError, match="has no merged files of any metric; found: none"):

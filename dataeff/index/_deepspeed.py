@@ -35,7 +35,8 @@ def import_deepspeed(
 
     Raises:
         FileNotFoundError: there is no such metric; the message names those that there are.
-        ValueError: a file is damaged, a sample has no value or two, or `out` holds an index already.
+        ValueError: a file is damaged, a metric is there twice, a sample has no value or two, or `out` holds an
+            index already.
 
     Examples:
         >>> import_deepspeed("nowhere", out="idx")
@@ -58,11 +59,16 @@ def import_deepspeed(
 
 def _metrics_in(source: Path) -> dict[str, Path]:
     """Name of a metric to the folder of its merged files."""
-    found = {}
+    found: dict[str, Path] = {}
     for suffix in (_BY_VALUE[0], _BY_SAMPLE):
         for file in sorted(source.rglob(f"*{suffix}.idx")):
-            if not file.parent.name.startswith("worker"):
-                found[file.name.removesuffix(f"{suffix}.idx")] = file.parent
+            if file.parent.name.startswith("worker"):
+                continue
+            name = file.name.removesuffix(f"{suffix}.idx")
+            if found.setdefault(name, file.parent) != file.parent:
+                raise ValueError(
+                    f"{name!r} is in {found[name]} and in {file.parent}; give one of the folders"
+                )
     return dict(sorted(found.items()))
 
 
