@@ -14,8 +14,10 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
-def write(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """Write `figures` with machine, versions and date to `<folder>/<name>.json`."""
+def write(
+    name: str, figures: dict[str, Any], folder: Path = RESULTS, *, versions: dict[str, str] | None = None
+) -> Path:
+    """Write `figures` with machine, versions (and those of others) and date to `<folder>/<name>.json`."""
     record = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -29,6 +31,7 @@ def write(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
             "torch": torch.__version__,
             "numpy": np.__version__,
             "numba": numba.__version__,
+            **(versions or {}),
         },
         "figures": figures,
     }
