@@ -35,8 +35,8 @@ def import_deepspeed(
 
     Raises:
         FileNotFoundError: there is no such metric; the message names those that there are.
-        ValueError: a file is damaged, a metric is there twice, a sample has no value or two, or `out` holds an
-            index already.
+        ValueError: a file is damaged, a metric is there twice, a sample has no value or two, or `out` holds
+            an index already.
 
     Examples:
         >>> import_deepspeed("nowhere", out="idx")
