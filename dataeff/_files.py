@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 if sys.platform != "win32":
     import fcntl
 
-_DIGEST = 16
+_SUM = 4  # bytes
 
 
 def write(path: Path, fill: Callable[[BinaryIO], None], *, sync: bool = True) -> None:
@@ -102,7 +103,7 @@ def write_part(path: Path, array: NDArray[Any]) -> None:
 
     def fill(file: BinaryIO) -> None:
         np.lib.format.write_array(file, array, allow_pickle=False)
-        file.write(_digest(array))
+        file.write(_sum(array))
 
     write(path, fill, sync=False)
 
@@ -116,14 +117,14 @@ def read_part(path: Path) -> NDArray[Any] | None:
     try:
         array = read_array(path)
         with path.open("rb") as file:
-            file.seek(-_DIGEST, os.SEEK_END)
-            return array if file.read() == _digest(array) else None
+            file.seek(-_SUM, os.SEEK_END)
+            return array if file.read() == _sum(array) else None
     except (ValueError, OSError):
         return None
 
 
-def _digest(array: NDArray[Any]) -> bytes:
-    return hashlib.blake2b(array.view(np.uint8).data, digest_size=_DIGEST).digest()
+def _sum(array: NDArray[Any]) -> bytes:
+    return zlib.crc32(array.view(np.uint8).data).to_bytes(_SUM, "little")
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
