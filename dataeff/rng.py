@@ -6,7 +6,7 @@ which lets seed 0, index 1 collide with seed 1, index 0).
 
 Sources: the mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014); the stream
 is Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011), checked against its published test vectors; the
-permutation is a balanced Feistel network with cycle walking (Black and Rogaway, CT-RSA 2002).
+permutation is an alternating, unbalanced Feistel network with cycle walking (Black and Rogaway, CT-RSA 2002).
 """
 
 import hashlib
@@ -26,10 +26,10 @@ _LOW64 = 2**64 - 1
 _LOW32 = np.uint64(0xFFFFFFFF)
 _ONE = np.uint64(1)
 _32 = np.uint64(32)
-_ROUNDS = 8  # of the permutation; with 4 the orders of a handful of items are visibly uneven
-_HALF = np.uint64(
-    3
-)  # bits in half a block at least: on 4 bits a Feistel network only reaches even permutations
+_LARGEST = 2**62
+_64 = np.uint64(64)
+_ROUNDS = 4  # of the permutation, each both ways
+_FEWEST_BITS = np.uint64(6)  # that it permutes: on 4 bits a Feistel network only reaches even permutations
 
 
 @kernel
@@ -63,24 +63,81 @@ def _philox(key: np.uint64, first_row: int, out: NDArray[np.uint32]) -> None:
 
 
 @kernel
-def _permute(index: Ints, size: Ints, keys: Words, out: Ints) -> None:
+def _hash(x: np.uint64) -> np.uint64:
+    """The high bits of what comes depend on every bit of x: all that a round of the permutation needs."""
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    return (x ^ (x >> _32)) * np.uint64(0x94D049BB133111EB)
+
+
+@kernel
+def _bits_of(n: int) -> np.uint64:
+    """How many bits the network permutes for [0, n): [0, 2**bits) is less than twice as large, or 64."""
+    bits = _FEWEST_BITS
+    while bits < np.uint64(62) and (_ONE << bits) < np.uint64(n):
+        bits += _ONE
+    return bits
+
+
+@kernel
+def _network(x: Words, bits: Words, keys: Words) -> None:
+    """Send each x to another in [0, 2**bits), in place. Round by round, so that the loops are vectorised."""
+    low, high, key = np.empty_like(x), np.empty_like(x), keys.copy()
+    left, right = np.empty_like(x), np.empty_like(x)
+    for i in range(x.size):
+        low[i] = bits[i] >> _ONE
+        high[i] = bits[i] - low[i]
+        left[i], right[i] = x[i] >> low[i], x[i] & ((_ONE << low[i]) - _ONE)
+    for _ in range(_ROUNDS):
+        for i in range(x.size):
+            left[i] ^= _hash(right[i] ^ (key[i] + _GOLDEN)) >> (_64 - high[i])
+        for i in range(x.size):
+            key[i] += _GOLDEN + _GOLDEN
+            right[i] ^= _hash(left[i] ^ key[i]) >> (_64 - low[i])
+    for i in range(x.size):
+        x[i] = (left[i] << low[i]) | right[i]
+
+
+@kernel
+def _send(x: Words, sizes: Words, keys: Words) -> None:
+    """Where the permutation of [0, size) under each key sends x, in place."""
+    bits = np.empty_like(x)
+    size, of_size = np.uint64(0), _FEWEST_BITS
+    for i in range(x.size):
+        if sizes[i] != size:  # most often it is the one before
+            size, of_size = sizes[i], _FEWEST_BITS
+            while (_ONE << of_size) < size:
+                of_size += _ONE
+        bits[i] = of_size
+    _network(x, bits, keys)
+    outside = np.flatnonzero(x >= sizes)
+    while outside.size:  # walk the cycle until it comes back into [0, size)
+        again = x[outside]
+        _network(again, bits[outside], keys[outside])
+        x[outside] = again
+        outside = outside[again >= sizes[outside]]
+
+
+@kernel
+def _permute(index: Ints, size: Ints, keys: Words, out: Words) -> bool:
     for i in range(out.size):
-        n = np.uint64(size[i])
-        half = _HALF  # the network permutes [0, 4**half): at most four times the size, or 64
-        while half < np.uint64(31) and (_ONE << (half + half)) < n:
-            half += _ONE
-        mask = (_ONE << half) - _ONE
-        x = np.uint64(index[i])
-        while True:  # walk the cycle until it comes back into [0, size)
-            left, right = x >> half, x & mask
-            key = keys[i]
-            for _ in range(_ROUNDS):
-                key += _GOLDEN
-                left, right = right, left ^ (_mix(right ^ key) & mask)
-            x = (left << half) | right
-            if x < n:
-                break
-        out[i] = np.int64(x)
+        if not 0 <= index[i] < size[i] < _LARGEST:
+            return False
+        out[i] = np.uint64(index[i])
+    _send(out, size.view(np.uint64), keys)
+    return True
+
+
+@kernel
+def _draw(number: Ints, size: Ints, keys: Words, out: Words) -> bool:
+    folded = np.empty_like(keys)
+    for i in range(out.size):
+        if number[i] < 0 or not 0 < size[i] < _LARGEST:
+            return False
+        epoch = number[i] // size[i]
+        folded[i] = _mix((keys[i] ^ _mix(np.uint64(epoch) + _GOLDEN)) + _GOLDEN)
+        out[i] = np.uint64(number[i] - epoch * size[i])
+    _send(out, size.view(np.uint64), folded)
+    return True
 
 
 def key(*parts: int | str) -> int:
@@ -155,14 +212,33 @@ def permute(index: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[np.in
     """
     index, size, keys = np.asarray(index, np.int64), np.asarray(size, np.int64), np.asarray(keys, np.uint64)
     out = np.empty(np.broadcast_shapes(index.shape, size.shape, keys.shape), np.int64)
-    if out.size and not (index.min() >= 0 and (index < size).all() and size.max() < 2**62):
+    if not _permute(_flat(index, out), _flat(size, out), _flat(keys, out), out.reshape(-1).view(np.uint64)):
         raise ValueError("an index to permute is outside [0, size), or size is 2**62 or more")
-    _permute(_flat(index, out), _flat(size, out), _flat(keys, out), out.reshape(-1))
+    return out
+
+
+def draw(number: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[np.int64]:
+    """What the `number`-th draw from [0, size) gives: without replacement until all are drawn, then anew.
+
+    `permute(number % size, size, fold(keys, number // size))`, all broadcast. int64. Raises ValueError for a
+    number below 0 or a size outside [1, 2**62).
+
+    Examples:
+        >>> draws = draw(np.arange(6), 3, key(1234))
+        >>> sorted(draws[:3].tolist()), sorted(draws[3:].tolist())
+        ([0, 1, 2], [0, 1, 2])
+    """
+    number, size, keys = np.asarray(number, np.int64), np.asarray(size, np.int64), np.asarray(keys, np.uint64)
+    out = np.empty(np.broadcast_shapes(number.shape, size.shape, keys.shape), np.int64)
+    if not _draw(_flat(number, out), _flat(size, out), _flat(keys, out), out.reshape(-1).view(np.uint64)):
+        raise ValueError("the number of a draw is below 0, or size is outside [1, 2**62)")
     return out
 
 
 def _flat(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
-    """`array` broadcast to the shape of another, as a copy: kernels are compiled for one layout only."""
+    """`array` broadcast to the shape of another and contiguous: kernels are compiled for one layout only."""
+    if array.shape == like.shape and array.flags.c_contiguous and array.flags.writeable:
+        return array.reshape(-1)
     copy = np.empty(like.shape, array.dtype)
     copy[...] = array
     return copy.reshape(-1)

@@ -52,6 +52,19 @@ def test_a_permutation_sends_each_index_to_another(size, key):
     assert sorted(rng.permute(np.arange(size), size, key).tolist()) == list(range(size))
 
 
+@given(
+    numbers=st.lists(st.integers(0, 10**6), min_size=1, max_size=9),
+    size=st.integers(1, 3000),
+    key=st.integers(0, 2**64 - 1),
+)
+def test_draws_are_permutations_one_after_the_other(numbers, size, key):
+    number = np.array(numbers)
+    expected = rng.permute(number % size, size, rng.fold(key, number // size))
+    assert rng.draw(number, size, key).tolist() == expected.tolist()
+    with pytest.raises(ValueError, match="the number of a draw is below 0, or size is outside"):
+        rng.draw([*numbers, -1], size, key)
+
+
 @pytest.mark.parametrize("size", [2**33 + 1, 10**15, 2**62 - 1])
 def test_a_permutation_of_a_huge_range_stays_in_it_and_does_not_collide(size):
     index = np.arange(10_000) * (size // 10_000)

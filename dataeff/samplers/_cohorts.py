@@ -52,6 +52,7 @@ class Cohorts:
     key: int
     _starts: Ints = attrs.field(init=False)
     _sizes: Ints = attrs.field(init=False)
+    _keys: NDArray[np.uint64] = attrs.field(init=False)
     _phases: Ints = attrs.field(init=False)
     _times: Ints = attrs.field(init=False)
 
@@ -62,19 +63,20 @@ class Cohorts:
             raise ValueError(f"{sizes.max()} samples enter in one step; at most 2**31 can: use a finer pace")
         entry_draws = self.entry_steps * self.batch_size
         _check_epochs(float((np.diff(entry_draws) / self.ends[:-1]).sum()))
-        phases = (rng.fold(self.key, np.arange(len(sizes))) >> np.uint64(64 - _BITS)).astype(np.int64)
+        keys = rng.fold(self.key, np.arange(len(sizes)))
+        phases = (keys >> np.uint64(64 - _BITS)).astype(np.int64)
         object.__setattr__(self, "_starts", starts)
         object.__setattr__(self, "_sizes", sizes)
+        object.__setattr__(self, "_keys", keys)
         object.__setattr__(self, "_phases", phases)
         object.__setattr__(self, "_times", _entry_times(entry_draws, sizes, phases))
 
     def draw(self, step: int) -> Ints:
         """The sample ids of `step`, in a keyed random order. (batch_size,) int64."""
         cohort, number = self._numbers(step)
-        size = self._sizes[cohort]
-        epoch_keys = rng.fold(rng.fold(self.key, cohort), number // size)
-        places = self._starts[cohort] + rng.permute(number % size, size, epoch_keys)
-        shuffled = rng.permute(np.arange(self.batch_size), self.batch_size, rng.key(self.key, "batch", step))
+        places = self._starts[cohort] + rng.draw(number, self._sizes[cohort], self._keys[cohort])
+        key = rng.key(self.key, "batch", step)
+        shuffled = rng.permute(np.arange(self.batch_size), self.batch_size, key)
         ids: Ints = self.order[places[shuffled]].astype(np.int64)
         return ids
 
@@ -82,14 +84,10 @@ class Cohorts:
         """The draws of `step`: of which cohort, and the how-manieth of that cohort. Two (batch_size,)."""
         active = int(np.searchsorted(self.entry_steps, step, side="right"))
         _check_epochs((step + 1) * self.batch_size / int(self.ends[active - 1]))
+        cohort, number = np.empty(self.batch_size, np.int64), np.empty(self.batch_size, np.int64)
         clock = self._times[:active], self._sizes[:active], self._phases[:active]
-        first, last = np.empty(active, np.int64), np.empty(active, np.int64)
-        _counts(step * self.batch_size, *clock, first)
-        _counts((step + 1) * self.batch_size, *clock, last)
-        drawn = last - first
-        cohort = np.repeat(np.arange(active), drawn)
-        within = np.arange(self.batch_size) - np.repeat(np.cumsum(drawn) - drawn, drawn)
-        return cohort, first[cohort] + within
+        _numbers(step * self.batch_size, *clock, cohort, number)
+        return cohort, number
 
 
 def gathered(entry_steps: Ints, ends: Ints, *, most: int = 4096) -> tuple[Ints, Ints]:
@@ -163,6 +161,19 @@ def _counts(number: int, times: Ints, sizes: Ints, phases: Ints, out: Ints) -> N
         more = min(missing, _drawn(high - times[c], sizes[c], phases[c]) - out[c])
         out[c] += more
         missing -= more
+
+
+@kernel
+def _numbers(number: int, times: Ints, sizes: Ints, phases: Ints, cohort: Ints, of_cohort: Ints) -> None:
+    """Draws `number` and on: of which cohort, and the how-manieth of that cohort."""
+    first, last = np.empty(len(times), np.int64), np.empty(len(times), np.int64)
+    _counts(number, times, sizes, phases, first)
+    _counts(number + len(cohort), times, sizes, phases, last)
+    place = 0
+    for c in range(len(times)):
+        for drawn in range(first[c], last[c]):
+            cohort[place], of_cohort[place] = c, drawn
+            place += 1
 
 
 @kernel
