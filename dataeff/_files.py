@@ -186,15 +186,30 @@ def read_array(path: Path) -> NDArray[Any]:
         ...
         ValueError: ...a.npy is not a readable array: ...
     """
+    array = mapped(path, "array")
+    if array.ndim != 1:
+        raise ValueError(f"{path} holds an array of shape {array.shape}; expected one dimension")
+    return array
+
+
+def mapped(path: Path, title: str) -> NDArray[Any]:
+    """The array in a `.npy` file, memory-mapped. ValueError, naming the file, if it is no readable `title`.
+
+    Examples:
+        >>> mapped(Path("nowhere.npy"), "array")
+        Traceback (most recent call last):
+        ...
+        ValueError: nowhere.npy is not a readable array: [Errno 2] No such file or directory: 'nowhere.npy'
+    """
     try:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path} is not a readable array: {error}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 1:
-        raise ValueError(f"{path} holds an array of shape {np.shape(array)}; expected one dimension")
-    return np.asarray(array)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"it holds a {type(array).__name__}")
+    except Exception as error:  # NumPy's parser of headers raises whatever Python's own parsers do
+        raise ValueError(f"{path} is not a readable {title}: {error}") from None
+    return np.asarray(array)  # a view without the class memmap, whose slices cost a microsecond more
 
 
 def checksum(path: Path) -> str:

@@ -57,7 +57,7 @@ class arrow(Corpus):
             table = _table(pa, self.path)
             column = table.column(field_of(table.column_names, self.tokens, self.path))
             column.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} is not a readable Arrow file: {error}") from None
         object.__setattr__(self, "_column", _checked(column, self.path))
 
@@ -117,7 +117,7 @@ class parquet(Corpus):
             with pq.ParquetFile(self.path, memory_map=True) as file:
                 names = file.schema_arrow.names
                 groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} is not a readable Parquet file: {error}") from None
         object.__setattr__(self, "_field", field_of(names, self.tokens, self.path))
         object.__setattr__(self, "_first", np.cumsum([0, *groups]))
@@ -153,7 +153,7 @@ def _row_group(path: Path, field: str, group: int) -> Any:
         with pq.ParquetFile(path, memory_map=True) as file:
             column = file.read_row_group(group, columns=[field]).column(field)
             column.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}, row group {group}, is not readable: {error}") from None
     return _checked(column, path)
 

@@ -56,7 +56,7 @@ def _npy(corpus: Corpus, path: Path, dtype: np.dtype[Any]) -> Corpus:
     offsets = corpus.token_offsets()
     count, total = len(corpus), int(offsets[-1])
     length = total // count
-    even = bool((np.diff(offsets) == length).all())
+    even = length > 0 and bool((np.diff(offsets) == length).all())
     header = {"descr": dtype.str, "fortran_order": False, "shape": (count, length) if even else (total,)}
 
     def fill(file: BinaryIO) -> None:
