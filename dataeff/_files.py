@@ -8,7 +8,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,23 +33,67 @@ def write(path: Path, fill: Callable[[BinaryIO], None], *, sync: bool = True) ->
         ...     os.listdir(folder)
         ['note']
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    write_all([path], lambda files: fill(files[0]), sync=sync)
+
+
+def write_all(paths: Sequence[Path], fill: Callable[[list[BinaryIO]], None], *, sync: bool = True) -> None:
+    """The same for several files at once: all are whole before the first appears.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_all([Path(folder) / "a", Path(folder) / "b"], lambda files: None)
+        ...     sorted(os.listdir(folder))
+        ['a', 'b']
+    """
+    beside = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
     try:
-        with beside.open("wb") as file:
-            fill(file)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        beside.replace(path)
+        with room_for(paths[0]), ExitStack() as opened:
+            files: list[BinaryIO] = [opened.enter_context(path.open("wb")) for path in beside]
+            fill(files)
+            for file in files:
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+        for written, path in zip(beside, paths, strict=True):
+            written.replace(path)
+    finally:
+        for left in beside:
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Say what to do where the disk is full.
+
+    Examples:
+        >>> with room_for(Path("idx")):
+        ...     raise OSError(errno.ENOSPC, "full")
+        Traceback (most recent call last):
+        ...
+        OSError: [Errno 28] no space left to write idx; free some and run the same again: ...
+    """
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise OSError(
-            error.errno,
-            f"no space left to write {path}; free some and run the same again: it goes on from there",
-        ) from None
-    finally:
-        beside.unlink(missing_ok=True)
+        said = f"no space left to write {path}; free some and run the same again: it goes on from there"
+        raise OSError(error.errno, said) from None
+
+
+def make_folder(path: Path) -> None:
+    """A folder, with those that it lies in, unless it is there.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     make_folder(Path(folder) / "a/b")
+        ...     os.listdir(folder)
+        ['a']
+    """
+    with room_for(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -102,7 +146,7 @@ def write_part(path: Path, array: NDArray[Any]) -> None:
     array = np.ascontiguousarray(array)
 
     def fill(file: BinaryIO) -> None:
-        np.lib.format.write_array(file, array, allow_pickle=False)
+        _put_array(file, array)
         file.write(_sum(array))
 
     write(path, fill, sync=False)
@@ -137,7 +181,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         ...     read_array(Path(folder) / "a.npy").tolist()
         [0, 1, 2]
     """
-    write(path, lambda file: np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False))
+    write(path, lambda file: _put_array(file, array))
 
 
 def write_rows(
@@ -156,21 +200,33 @@ def write_rows(
 
     def fill(files: list[BinaryIO]) -> None:
         for file, dtype in zip(files, dtypes, strict=True):
-            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (count,)}
-            np.lib.format.write_array_header_1_0(file, header)
+            put_header(file, np.dtype(dtype), (count,))
         for block in blocks:
             for file, dtype, array in zip(files, dtypes, block, strict=True):
                 file.write(np.ascontiguousarray(array, dtype).view(np.uint8).data)
 
-    _write_all(list(paths), [], fill)
+    write_all(paths, fill)
 
 
-def _write_all(paths: list[Path], files: list[BinaryIO], fill: Callable[[list[BinaryIO]], None]) -> None:
-    """Open each of `paths` by `write`, one within the other, then `fill` them all."""
-    if paths:
-        write(paths[0], lambda file: _write_all(paths[1:], [*files, file], fill))
-    else:
-        fill(files)
+def put_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """What a `.npy` file begins with, for an array in C order.
+
+    Examples:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> put_header(file, np.dtype(np.uint8), (2,))
+        >>> len(file.getvalue())
+        128
+    """
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _put_array(file: BinaryIO, array: NDArray[Any]) -> None:
+    """Without `tofile`, whose error on a full disk does not say what it is."""
+    array = np.ascontiguousarray(array)
+    put_header(file, array.dtype, array.shape)
+    file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def read_array(path: Path) -> NDArray[Any]:

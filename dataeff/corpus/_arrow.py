@@ -136,16 +136,26 @@ class parquet(Corpus):
     def _slice(self, start: int, stop: int) -> Any:
         low = max(0, int(np.searchsorted(self._first, start, side="right")) - 1)
         high = int(np.searchsorted(self._first, stop, side="left"))
-        groups = [_row_group(self.path, self._field, group) for group in range(low, max(high, low + 1))]
+        groups = [self._row_group(group) for group in range(low, max(high, low + 1))]
         column = _pyarrow().chunked_array([chunk for group in groups for chunk in group.chunks])
         return column.slice(start - int(self._first[low]), stop - start)
+
+    def _row_group(self, group: int) -> Any:
+        stat = self.path.stat()
+        found = _row_group(self.path, (stat.st_ino, stat.st_size, stat.st_mtime_ns), self._field, group)
+        expected = int(self._first[group + 1] - self._first[group])
+        if len(found) != expected:
+            raise ValueError(
+                f"{self.path}, row group {group}, has {len(found)} rows; it had {expected} when it was opened"
+            )
+        return found
 
     def __reduce__(self) -> tuple[functools.partial["parquet"], tuple[Path]]:
         return functools.partial(parquet, tokens=self.tokens, tokenizer=self.tokenizer), (self.path,)
 
 
 @functools.lru_cache(maxsize=2)
-def _row_group(path: Path, field: str, group: int) -> Any:
+def _row_group(path: Path, version: tuple[int, ...], field: str, group: int) -> Any:
     pa = _pyarrow()
     import pyarrow.parquet as pq
 

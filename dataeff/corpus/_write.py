@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dataeff import _files
 from dataeff.corpus._base import _SHARD, Corpus
-from dataeff.corpus._megatron import CODES, MAGIC, megatron
+from dataeff.corpus._megatron import CODES, MAGIC, beside, megatron
 from dataeff.corpus._npy import npy
 
 
@@ -31,24 +31,19 @@ def write(corpus: Corpus, path: Path, format: str, dtype: DTypeLike | None) -> C
 def _megatron(corpus: Corpus, path: Path, dtype: np.dtype[Any]) -> Corpus:
     if dtype not in CODES:  # uint32 and uint64 are unknown there; ids fit the signed ones
         dtype = np.dtype(f"i{dtype.itemsize}")
-    offsets = np.zeros(1, np.int64)
 
-    def fill(file: BinaryIO) -> None:
-        nonlocal offsets
-        offsets = _put_tokens(file, corpus, dtype)
-        if (longest := int(np.diff(offsets).max())) >= 2**31:
-            raise ValueError(f"a sample has {longest} tokens; Megatron's lengths are below 2**31; use npy")
-
-    def fill_index(file: BinaryIO) -> None:
+    def fill(files: list[BinaryIO]) -> None:
+        tokens, index = files
+        offsets = _put_tokens(tokens, corpus, dtype)
         count, lengths = len(offsets) - 1, np.diff(offsets)
-        file.write(MAGIC + struct.pack("<QBQQ", 1, CODES[dtype], count, count + 1))
-        file.write(lengths.astype("<i4").tobytes())
-        file.write((offsets[:-1] * dtype.itemsize).astype("<i8").tobytes())
-        file.write(np.arange(count + 1, dtype="<i8").tobytes())
+        if (longest := int(lengths.max())) >= 2**31:
+            raise ValueError(f"a sample has {longest} tokens; Megatron's lengths are below 2**31; use npy")
+        index.write(MAGIC + struct.pack("<QBQQ", 1, CODES[dtype], count, count + 1))
+        index.write(lengths.astype("<i4").tobytes())
+        index.write((offsets[:-1] * dtype.itemsize).astype("<i8").tobytes())
+        index.write(np.arange(count + 1, dtype="<i8").tobytes())
 
-    made = [path.with_name(f"{path.name}.{suffix}") for suffix in ("bin", "idx")]
-    _files.write(made[0], fill)
-    _files.write(made[1], fill_index)
+    _files.write_all([beside(path, "bin"), beside(path, "idx")], fill)
     return megatron(path)
 
 
@@ -56,17 +51,22 @@ def _npy(corpus: Corpus, path: Path, dtype: np.dtype[Any]) -> Corpus:
     offsets = corpus.token_offsets()
     count, total = len(corpus), int(offsets[-1])
     length = total // count
-    even = length > 0 and bool((np.diff(offsets) == length).all())
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (count, length) if even else (total,)}
+    if length and (np.diff(offsets) == length).all():
+        _files.write(path, lambda file: _put_npy(file, corpus, dtype, (count, length)))
+        return npy(path)
 
-    def fill(file: BinaryIO) -> None:
-        np.lib.format.write_array_header_1_0(file, header)
-        _put_tokens(file, corpus, dtype)
+    def fill(files: list[BinaryIO]) -> None:
+        _put_npy(files[0], corpus, dtype, (total,))
+        _files.put_header(files[1], offsets.dtype, offsets.shape)
+        files[1].write(offsets.data)
 
-    if not even:
-        _files.write_array(path.with_name(f"{path.stem}.offsets.npy"), offsets)
-    _files.write(path, fill)
+    _files.write_all([path, path.with_name(f"{path.stem}.offsets.npy")], fill)
     return npy(path)
+
+
+def _put_npy(file: BinaryIO, corpus: Corpus, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    _files.put_header(file, dtype, shape)
+    _put_tokens(file, corpus, dtype)
 
 
 def _put_tokens(file: BinaryIO, corpus: Corpus, dtype: np.dtype[Any]) -> NDArray[np.int64]:

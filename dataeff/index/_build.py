@@ -73,7 +73,7 @@ def build(
     if not len(corpus):
         raise ValueError("the corpus has no samples; there is nothing to index")
     made_by = {name: identity(metric) for name, metric in named.items()}  # refused before anything is written
-    out.mkdir(parents=True, exist_ok=True)
+    _files.make_folder(out)
     with _files.locked(out), _running(executor, options) as pool:
         _store.finish(out)
         held = _store.read_manifest(out) if (out / "manifest.json").exists() else None
@@ -83,7 +83,7 @@ def build(
         entries = held["metrics"] if held else {}
         missing = _missing(out, entries, named, made_by, grown=len(corpus) - known if held else 0)
         if missing:
-            run.parts.mkdir(exist_ok=True)
+            _files.make_folder(run.parts)
             manifest = _store.new_manifest(fingerprint, len(corpus))
             manifest["metrics"] = dict(entries)
             for name, values, fitted in _computed(run, out, fingerprint, missing, entries):
@@ -91,6 +91,8 @@ def build(
                     run.parts / name, values, made_by=made_by[name], fitted=fitted, progress=progress
                 )
             _store.commit(out, manifest)
+        else:
+            _store.tidy(out, entries)
     return Index(out)
 
 
@@ -177,7 +179,7 @@ def _fingerprint(run: _Run, out: Path, held: dict[str, Any] | None, known: int) 
     if held:
         first = as_fingerprint(sum(digests[i] for i, (_, stop) in enumerate(spans) if stop <= known))
         if first != held["fingerprint"]:
-            raise _store.another(out, held, first, len(corpus))
+            raise _store.another(out, held, as_fingerprint(sum(digests.values())), len(corpus))
     return as_fingerprint(sum(digests.values()))
 
 
@@ -209,8 +211,8 @@ def _missing(
 
 def _computed(
     run: _Run, out: Path, fingerprint: str, missing: dict[str, Metric], entries: Mapping[str, Any]
-) -> Iterator[tuple[str, list[NDArray[Any]], NDArray[Any] | None]]:
-    """Each metric's name, its values in pieces, and its statistics of the corpus."""
+) -> Iterator[tuple[str, list[Path], NDArray[Any] | None]]:
+    """Each metric's name, the files that hold its values, and its statistics of the corpus."""
     fits = {name for name, metric in missing.items() if type(metric).fit is not Metric.fit}
     old = Index(out) if entries else None
     kept = {name: old for name in missing if old is not None and name in entries}
@@ -223,7 +225,7 @@ def _computed(
     starts = {name: index for name, index in kept.items() if name not in fits}
     for (tokens, known), group in _grouped(missing, starts).items():
         for name, values in _scored(run, fingerprint, group, fitted, tokens, known).items():
-            before = [starts[name].values(name)] if known else []
+            before = [out / name / "values.npy"] if known else []
             yield name, before + values, fitted.get(name)
 
 
@@ -253,7 +255,7 @@ def _fitted(
     fitted = {}
     for name, metric in metrics.items():
         before = kept[name].fitted(name) if known else None
-        after = reduce(metric.merge, parts[name])
+        after = reduce(metric.merge, map(_files.read_array, parts[name]))
         fitted[name] = after if before is None else metric.merge(before, after)
     return fitted
 
@@ -265,7 +267,7 @@ def _scored(
     fitted: dict[str, NDArray[Any]],
     tokens: int,
     known: int,
-) -> dict[str, list[NDArray[Any]]]:
+) -> dict[str, list[Path]]:
     spans = run.spans(tokens, known)
 
     def args(some: dict[str, Metric]) -> tuple[Any, ...]:
@@ -282,8 +284,8 @@ def _stored(
     metrics: dict[str, Metric],
     fingerprint: str,
     args: Callable[[dict[str, Metric]], tuple[Any, ...]],
-) -> dict[str, list[NDArray[Any]]]:
-    """What `task` gives for each metric and span, in order; what files hold already is not made again."""
+) -> dict[str, list[Path]]:
+    """Files with what `task` gives for each metric and span, in order; whole ones are not made again."""
     paths = {
         name: [
             run.parts / _part(name, stage, start, stop, fingerprint, identity(metric))
@@ -291,17 +293,17 @@ def _stored(
         ]
         for name, metric in metrics.items()
     }
-    found = {name: [_files.read_part(path) for path in own] for name, own in paths.items()}
 
     def missing(number: int) -> tuple[Any, ...] | None:
-        some = {name: metric for name, metric in metrics.items() if found[name][number] is None}
+        some = {
+            name: metric for name, metric in metrics.items() if _files.read_part(paths[name][number]) is None
+        }
         return args(some) if some else None
 
     for number, results in run.map(f"{stage} {_tasks.names(list(metrics))}", task, spans, missing):
         for name, array in results.items():
             _files.write_part(paths[name][number], array)
-            found[name][number] = _files.read_array(paths[name][number])  # mapped, so that memory is bounded
-    return {name: [part for part in own if part is not None] for name, own in found.items()}
+    return paths
 
 
 def _part(name: str, stage: str, start: int, stop: int, *depends: str) -> str:

@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import connection
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -49,7 +51,19 @@ def processes(workers: int | None = None) -> ProcessPoolExecutor:
         2
     """
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers or _cores(), mp_context=spawn)
+    return ProcessPoolExecutor(workers or _cores(), mp_context=spawn, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Have this worker end when its parent is killed; else it would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_for_end, args=(parent.sentinel,), daemon=True).start()
+
+
+def _wait_for_end(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def _cores() -> int:

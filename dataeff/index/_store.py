@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def from_values(values: Mapping[str, ArrayLike], *, out: str | Path, corpus: Cor
     arrays = _checked(values, samples)
     if corpus is not None and len(corpus) != samples:
         raise ValueError(f"there are {samples} values and {len(corpus)} samples; expected one value a sample")
-    out.mkdir(parents=True, exist_ok=True)
+    _files.make_folder(out)
     with _files.locked(out):
         finish(out)
         if (out / "manifest.json").exists():
@@ -251,13 +252,15 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 def write_metric(
     folder: Path,
-    values: Sequence[NDArray[Any]],
+    values: Sequence[NDArray[Any] | Path],
     *,
     made_by: str,
     fitted: NDArray[Any] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Write one metric's arrays into `folder`, from its values in pieces, and give its entry in the manifest.
+    """Write one metric's arrays into `folder`, and give its entry in the manifest.
+
+    The values come in pieces: arrays, or files of them, which are opened one at a time.
 
     Examples:
         >>> import tempfile
@@ -265,10 +268,13 @@ def write_metric(
         ...     write_metric(Path(out), [np.array([3, 1])], made_by="doctest")["range"]
         [1, 3]
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = sum(map(len, values))
-    dtype = _stored_dtype(np.result_type(*values))
-    _files.write_rows([folder / "values.npy"], samples, [dtype], ([piece] for piece in values))
+    _files.make_folder(folder)
+    pieces = [(len(piece), piece.dtype) for piece in map(_read, values)]
+    samples, dtype = (
+        sum(size for size, _ in pieces),
+        _stored_dtype(np.result_type(*(own for _, own in pieces))),
+    )
+    _files.write_rows([folder / "values.npy"], samples, [dtype], ([_read(piece)] for piece in values))
     written = _files.read_array(folder / "values.npy")
     write_order(written, folder / "order.npy", progress=progress)
     if fitted is not None:
@@ -284,6 +290,10 @@ def write_metric(
         "percentiles": sorted_values.tolist(),
         "checksums": {name: _files.checksum(folder / f"{name}.npy") for name in names},
     }
+
+
+def _read(piece: NDArray[Any] | Path) -> NDArray[Any]:
+    return _files.read_array(piece) if isinstance(piece, Path) else piece
 
 
 def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -309,8 +319,36 @@ def finish(out: Path) -> None:
     if not (parts / "manifest.json").exists():
         return
     for name in read_manifest(parts)["metrics"]:
-        for file in sorted((parts / name).glob("*.npy")):
-            (out / name).mkdir(exist_ok=True)
+        for file in sorted((parts / name).glob("[!.]*.npy")):
+            _files.make_folder(out / name)
             file.replace(out / name / file.name)
     (parts / "manifest.json").replace(out / "manifest.json")
     shutil.rmtree(parts)
+
+
+def tidy(out: Path, metrics: Iterable[str]) -> None:
+    """Remove what builds that were killed left of metrics that the index holds.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     for name in ("a-score-0-f00d.npy", "b-score-0-f00d.npy"):
+        ...         _files.write_array(Path(out) / name, np.zeros(1))
+        ...     (Path(out) / "parts").mkdir()
+        ...     for file in Path(out).glob("*.npy"):
+        ...         _ = file.rename(Path(out) / "parts" / file.name)
+        ...     tidy(Path(out), ["a"])
+        ...     [file.name for file in (Path(out) / "parts").iterdir()]
+        ['b-score-0-f00d.npy']
+    """
+    parts, held = out / "parts", set(metrics)
+    if not parts.exists():
+        return
+    for left in parts.iterdir():
+        if left.is_dir():
+            if left.name in held:
+                shutil.rmtree(left)
+        elif left.name.startswith(".") or re.split("-fit-|-score-", left.name)[0] in held:
+            left.unlink()
+    if not any(parts.iterdir()):
+        parts.rmdir()
