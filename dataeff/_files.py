@@ -71,14 +71,14 @@ def room_for(path: Path) -> Iterator[None]:
         ...     raise OSError(errno.ENOSPC, "full")
         Traceback (most recent call last):
         ...
-        OSError: [Errno 28] no space left to write idx; free some and run the same again: ...
+        OSError: [Errno 28] no space left to write idx; free some and run the same again
     """
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        said = f"no space left to write {path}; free some and run the same again: it goes on from there"
+        said = f"no space left to write {path}; free some and run the same again"
         raise OSError(error.errno, said) from None
 
 
@@ -260,7 +260,8 @@ def mapped(path: Path, title: str) -> NDArray[Any]:
     try:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of a shape that is damaged
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise TypeError(f"it holds a {type(array).__name__}")
     except Exception as error:  # NumPy's parser of headers raises whatever Python's own parsers do

@@ -119,6 +119,8 @@ class parquet(Corpus):
                 groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} is not a readable Parquet file: {error}") from None
+        if any(not 0 <= rows < 2**48 for rows in groups):
+            raise ValueError(f"{self.path}: its row groups have {groups} rows; expected 0 or more in each")
         object.__setattr__(self, "_field", field_of(names, self.tokens, self.path))
         object.__setattr__(self, "_first", np.cumsum([0, *groups]))
 
