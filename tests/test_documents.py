@@ -17,6 +17,7 @@ import pytest
 import dataeff
 from dataeff import registry
 from tests import realdata
+from tests.benchmarks import tables
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -117,3 +118,8 @@ def test_no_committed_file_names_a_path_of_the_machine_it_was_made_on():
         path = ROOT / name
         if path.is_file():
             assert not machine.search(path.read_bytes()), name
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_the_tables_of_benchmarks_are_those_of_the_committed_results(name):
+    assert (tables.RESULTS / f"{name}.txt").read_text() == tables.table(name)

@@ -1,0 +1,73 @@
+"""Tables for docs/benchmarks.md, made from the committed results: `python -m tests.benchmarks.tables`."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests.benchmarks.record import RESULTS
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def index_vs_deepspeed(figures: dict[str, Any]) -> str:
+    """Median seconds of each, and the ratios."""
+    rows = [
+        ("corpus", "samples", "tokens", "DeepSpeed s", "dataeff s", "bare scan s", "ratio", "to bare scan")
+    ]
+    for name in ("zipf", "real"):
+        own = figures[name]
+        took = own["median_s"]
+        rows.append(
+            (
+                name,
+                f"{own['samples']:,}",
+                f"{own['tokens']:,}",
+                f"{took['theirs']:.2f}",
+                f"{took['ours']:.3f}",
+                f"{took['bare']:.3f}",
+                f"{took['theirs'] / took['ours']:.1f}",
+                f"{took['ours'] / took['bare']:.2f}",
+            )
+        )
+    return _aligned(rows)
+
+
+def index_scale(figures: dict[str, Any]) -> str:
+    """Time, cost and peak memory by size, then what a trillion tokens takes."""
+    rows = [("work", "seconds", "ns each", "peak MiB")]
+    for own in figures["indexes"]:
+        work = f"index of {own['tokens']:,} tokens in {own['samples']:,} samples"
+        rows.append((work, f"{own['seconds']:.3f}", f"{own['ns_per_token']:.2f}", f"{own['peak_mib']:.0f}"))
+    order = figures["order"]
+    work = f"order of {order['values']:,} values"
+    rows.append((work, f"{order['seconds']:.1f}", f"{order['ns_per_value']:.0f}", f"{order['peak_mib']:.0f}"))
+    paper = [("on paper: 10**12 tokens", "cores each", "scan s", "needs GB/s each", "then order s")]
+    for own in figures["trillion_tokens"]:
+        cells = (own["cores_per_machine"], own["seconds"], own["disk_gb_per_s_per_machine"])
+        machines, last = f"{own['machines']} machines", own["then_order_on_one_machine_s"]
+        paper.append((machines, *map(str, cells), str(last)))
+    return _aligned(rows) + "\n" + _aligned(paper)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "index_scale": index_scale,
+    "index_vs_deepspeed": index_vs_deepspeed,
+}
+
+
+def table(name: str) -> str:
+    """The table of one committed result, with where and when it was measured."""
+    record = json.loads((RESULTS / f"{name}.json").read_text())
+    versions = ", ".join(f"{what} {version}" for what, version in record["versions"].items())
+    made = f"{record['date'][:10]}, {record['machine']['cores']} cores, {versions}"
+    return f"{TABLES[name](record['figures'])}\n{made}\n"
+
+
+if __name__ == "__main__":
+    for name in TABLES:
+        (RESULTS / f"{name}.txt").write_text(table(name))
+        print(table(name))
