@@ -35,6 +35,9 @@ for ids in sampler:
     optimizer.zero_grad()
     trained.append(list(ids))
     kept.append(route.kept()["blocks.1"].tolist())
+mask = (torch.arange(16) < 3 + 6 * rank).long()[None]  # 3 tokens on the first rank, 9 on the second
+trimmed = de.transforms.trim_to_longest({"input_ids": mask, "attention_mask": mask}, multiple=4)
+assert trimmed["input_ids"].shape[1] == (12 if world_size > 1 else 4)
 torch.save([trained, kept, gpt.state_dict()], f"{folder}/{world_size}-{rank}.pt")
 """
 
