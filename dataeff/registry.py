@@ -24,7 +24,7 @@ class Plugin:
 
     Examples:
         >>> [plugin.name for plugin in plugins("samplers") if plugin.distribution == "dataeff"]
-        ['curriculum']
+        ['curriculum', 'shuffled']
     """
 
     kind: str
@@ -95,7 +95,7 @@ def names(kind: str) -> list[str]:
 
     Examples:
         >>> names("samplers")
-        ['curriculum']
+        ['curriculum', 'shuffled']
     """
     return sorted({plugin.name for plugin in plugins(kind)})
 

@@ -99,6 +99,7 @@ ROWS = [
     Row(
         "samplers", "curriculum", lambda f: samplers.curriculum(everything(f), batch_size=2, seed=1), batches
     ),
+    Row("samplers", "shuffled", lambda _: samplers.shuffled(7, batch_size=2, seed=1, steps=9), batches),
     Row("routers", "random_ltd", lambda _: routing.random_ltd(), chosen),
     Row(
         "corpora",

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 import dataeff as de
 from dataeff import Curriculum, paced
 from dataeff.pacing import discrete, linear, root
-from dataeff.samplers import _cohorts, curriculum
+from dataeff.samplers import _cohorts, curriculum, shuffled
 
 
 @pytest.fixture
@@ -298,3 +298,44 @@ def test_a_cohort_too_large_for_the_arithmetic_is_refused():
     huge = np.array([2**31 + 1])
     with pytest.raises(ValueError, match=r"2147483649 samples enter in one step; at most 2\*\*31 can"):
         _cohorts.Cohorts(np.broadcast_to(0, huge[0]), np.array([0]), huge, batch_size=1, key=1)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    gaps=st.lists(st.integers(1, 4), min_size=4, max_size=4),
+    batch_size=st.integers(1, 7),
+    bounds=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+)
+def test_exposures_are_counted_without_the_batches(sizes, gaps, batch_size, bounds):
+    entry_steps, ends = np.cumsum([0, *gaps])[: len(sizes)], np.cumsum(sizes)
+    order = np.arange(ends[-1])[::-1] + 2  # ids 0 and 1 never enter
+    cohorts = _cohorts.Cohorts(order, entry_steps, ends, batch_size=batch_size, key=3)
+    start, stop = sorted(bounds)
+    drawn = [i for step in range(start, stop) for i in cohorts.draw(step).tolist()]
+    expected = np.bincount(np.array(drawn, int), minlength=ends[-1] + 2)
+    assert cohorts.exposures(start, stop, ends[-1] + 2).tolist() == expected.tolist()
+
+
+def test_exposures_of_a_sampler_are_those_of_all_ranks(growing):
+    half = curriculum(growing, batch_size=6, seed=1, rank=1, world_size=2)
+    drawn = [i for step in range(3, 20) for i in curriculum(growing, batch_size=6, seed=1)[step]]
+    assert half.exposures(3, 20).tolist() == np.bincount(drawn, minlength=100).tolist()
+    with pytest.raises(ValueError, match="stop is 61; expected a whole number from 3 to 60"):
+        half.exposures(3, 61)
+
+
+@pytest.mark.parametrize("samples", [10, list(range(10))])
+def test_shuffled_draws_every_sample_once_an_epoch(samples):
+    sampler = shuffled(samples, batch_size=5, seed=1, steps=4)
+    drawn = [i for batch in sampler for i in batch]
+    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
+    assert drawn[:10] != drawn[10:]
+    assert len(shuffled(samples, batch_size=4, seed=1)) == 3
+    parts = [shuffled(samples, batch_size=5, seed=1, rank=rank, world_size=5)[0] for rank in range(5)]
+    assert [i for part in parts for i in part] == drawn[:5]
+
+
+@pytest.mark.parametrize("samples", [0, -1, [], 2.5])
+def test_shuffled_needs_samples(samples):
+    with pytest.raises(ValueError, match="samples is .*; expected a whole number"):
+        shuffled(samples, batch_size=4, seed=1)

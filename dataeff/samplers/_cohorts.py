@@ -53,6 +53,7 @@ class Cohorts:
     _starts: Ints = attrs.field(init=False)
     _sizes: Ints = attrs.field(init=False)
     _keys: NDArray[np.uint64] = attrs.field(init=False)
+    _batch_key: int = attrs.field(init=False)
     _phases: Ints = attrs.field(init=False)
     _times: Ints = attrs.field(init=False)
 
@@ -68,17 +69,43 @@ class Cohorts:
         object.__setattr__(self, "_starts", starts)
         object.__setattr__(self, "_sizes", sizes)
         object.__setattr__(self, "_keys", keys)
+        object.__setattr__(self, "_batch_key", rng.key(self.key, "batch"))
         object.__setattr__(self, "_phases", phases)
         object.__setattr__(self, "_times", _entry_times(entry_draws, sizes, phases))
 
-    def draw(self, step: int) -> Ints:
-        """The sample ids of `step`, in a keyed random order. (batch_size,) int64."""
+    def draw(self, step: int, start: int = 0, stop: int | None = None) -> Ints:
+        """The sample ids of `step` in a keyed random order, of these those at `start` up to `stop`. int64."""
         cohort, number = self._numbers(step)
+        key = rng.key(self._batch_key, step)
+        mixed = rng.permute(np.arange(start, stop or self.batch_size), self.batch_size, key)
+        cohort, number = cohort[mixed], number[mixed]
         places = self._starts[cohort] + rng.draw(number, self._sizes[cohort], self._keys[cohort])
-        key = rng.key(self.key, "batch", step)
-        shuffled = rng.permute(np.arange(self.batch_size), self.batch_size, key)
-        ids: Ints = self.order[places[shuffled]].astype(np.int64)
+        ids: Ints = self.order[places].astype(np.int64)
         return ids
+
+    def exposures(self, start: int, stop: int, samples: int) -> Ints:
+        """How often each of so many sample ids is drawn from step `start` up to `stop`. (samples,) int64."""
+        bounds = (self._first_numbers(step * self.batch_size) for step in (start, stop))
+        counts = np.zeros(len(self.order), np.int64)
+        for c, (first, last) in enumerate(zip(*bounds, strict=True)):
+            low, size = self._starts[c], self._sizes[c]
+            whole = range(-(-first // size), last // size)  # epochs in which each is drawn once
+            counts[low : low + size] += len(whole)
+            edges = (first, whole.start * size, whole.stop * size, last) if len(whole) else (first, last)
+            numbers = np.concatenate([np.arange(*edges[i : i + 2]) for i in range(0, len(edges), 2)])
+            drawn = low + rng.draw(numbers, size, self._keys[c])
+            np.add.at(counts, drawn, 1)
+        of_samples = np.zeros(samples, np.int64)
+        of_samples[self.order] = counts
+        return of_samples
+
+    def _first_numbers(self, number: int) -> Ints:
+        """How many of the first `number` draws each cohort gave, 0 for those that have not entered."""
+        active = int(np.searchsorted(self.entry_steps * self.batch_size, number, side="right"))
+        counts = np.zeros(len(self._sizes), np.int64)
+        clock = self._times[:active], self._sizes[:active], self._phases[:active]
+        _counts(number, *clock, counts[:active])
+        return counts
 
     def _numbers(self, step: int) -> tuple[Ints, Ints]:
         """The draws of `step`: of which cohort, and the how-manieth of that cohort. Two (batch_size,)."""

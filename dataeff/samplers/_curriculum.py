@@ -1,36 +1,15 @@
 """The curriculum sampler: every batch a pure function of (seed, step)."""
 
-import warnings
-from collections.abc import Iterator
-from typing import Any
-
 import attrs
 
 from dataeff import rng
-from dataeff._check import is_seed, is_whole, whole
-from dataeff._distributed import rank_or_own, world_size_or_own
 from dataeff.curriculum import Curriculum
 from dataeff.samplers._cohorts import Cohorts, gathered
-
-
-class Batch(list[int]):
-    """The sample ids of one batch, as a list that knows its step in `.step`.
-
-    Examples:
-        >>> batch = Batch([3, 1, 2], step=7)
-        >>> batch, batch.step
-        ([3, 1, 2], 7)
-    """
-
-    step: int
-
-    def __init__(self, ids: Any, *, step: int) -> None:
-        super().__init__(ids)
-        self.step = step
+from dataeff.samplers._steps import Steps
 
 
 @attrs.define
-class curriculum:
+class curriculum(Steps):
     """Batches of sample ids from the pool of a curriculum; pass it as `batch_sampler=` to a DataLoader.
 
     Each step draws exactly `batch_size` of the eligible samples. Samples that entered together are drawn
@@ -69,88 +48,15 @@ class curriculum:
     """
 
     curriculum: Curriculum = attrs.field(on_setattr=attrs.setters.frozen)
-    batch_size: int = attrs.field(kw_only=True, validator=is_whole(1), on_setattr=attrs.setters.frozen)
-    seed: int = attrs.field(kw_only=True, validator=is_seed(), on_setattr=attrs.setters.frozen)
-    rank: int = attrs.field(
-        kw_only=True,
-        default=None,
-        converter=rank_or_own,
-        validator=is_whole(0),
-        on_setattr=attrs.setters.frozen,
-    )
-    world_size: int = attrs.field(
-        kw_only=True,
-        default=None,
-        converter=world_size_or_own,
-        validator=is_whole(1),
-        on_setattr=attrs.setters.frozen,
-    )
-    steps: int = attrs.field(kw_only=True, validator=is_whole(0))
-    step: int = attrs.field(default=0, init=False, repr=False, validator=is_whole(0))
-    """The step that the next iteration begins with."""
-    _cohorts: Cohorts = attrs.field(init=False, repr=False, eq=False)
 
-    @steps.default
     def _default_steps(self) -> int:
         return self.curriculum.steps or -(-self.curriculum.pool_size(0) // self.batch_size)
 
-    def __attrs_post_init__(self) -> None:
-        if self.rank >= self.world_size:
-            raise ValueError(f"rank is {self.rank}; expected less than world_size, {self.world_size}")
-        if self.batch_size % self.world_size:
-            raise ValueError(
-                f"batch_size {self.batch_size} is not divisible by world_size {self.world_size}; "
-                "batch_size counts the samples of all ranks: choose a multiple"
-            )
+    @property
+    def _samples(self) -> int:
+        return len(self.curriculum.index)
+
+    def _make_cohorts(self) -> Cohorts:
         entry_steps, ends = gathered(self.curriculum.entry_steps, self.curriculum.ends)
         key = rng.key("curriculum", self.seed)
-        self._cohorts = Cohorts(self.curriculum.order, entry_steps, ends, batch_size=self.batch_size, key=key)
-
-    def __len__(self) -> int:
-        """The number of batches from step 0."""
-        return self.steps
-
-    def __getitem__(self, step: int) -> Batch:
-        """This rank's ids of the batch of `step`. IndexError outside [0, len)."""
-        if not 0 <= step < self.steps:
-            raise IndexError(f"step {step} of a sampler of {self.steps} steps")
-        share = self.batch_size // self.world_size
-        ids = self._cohorts.draw(step)[self.rank * share : (self.rank + 1) * share]
-        return Batch(ids.tolist(), step=step)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """The batches from `self.step` on, moving it along. Warns if none is left."""
-        if self.step >= self.steps:
-            warnings.warn(
-                f"all {self.steps} steps are drawn already, so nothing is left to iterate over; "
-                "set step = 0 to begin again, or make the sampler with more steps=",
-                stacklevel=2,
-            )
-        while self.step < self.steps:
-            self.step += 1
-            yield self[self.step - 1]
-
-    def state_dict(self, step: int | None = None) -> dict[str, int]:
-        """What a checkpoint needs, in plain numbers.
-
-        Args:
-            step: the step to go on with, one more than the `.step` of the last batch trained on. By default
-                that of the next batch, which a DataLoader with workers asks for ahead of training.
-        """
-        reached = whole("step", self.step if step is None else step, low=0)
-        return {"step": reached, "seed": self.seed, "batch_size": self.batch_size}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, on any number of ranks.
-
-        Raises ValueError for a state of another seed or batch size: its steps are other batches.
-        """
-        own = self.state_dict()
-        if set(state) != set(own):
-            raise ValueError(f"a curriculum sampler's state has the keys {list(own)}; got {list(state)}")
-        for name in ("seed", "batch_size"):
-            if state[name] != own[name]:
-                raise ValueError(
-                    f"the state is of {name} {state[name]}, this sampler of {own[name]}; make it with that"
-                )
-        self.step = whole("step", state["step"], low=0)
+        return Cohorts(self.curriculum.order, entry_steps, ends, batch_size=self.batch_size, key=key)

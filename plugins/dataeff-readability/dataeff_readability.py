@@ -31,8 +31,8 @@ class flesch(Metric):
 
     Args:
         decode: from a list of token ids to text, such as a tokenizer's `decode`. By default the tokens are
-            bytes of UTF-8, and what cannot be decoded turns into U+FFFD. An index knows the function by its
-            module and name, a method by its class.
+            bytes of UTF-8, and what cannot be decoded turns into U+FFFD. An index knows a function by its
+            module, name and code, a method by its class.
 
     Raises:
         ValueError: when scoring, a token is no byte and there is no `decode`.
