@@ -131,6 +131,19 @@ def test_a_part_that_is_torn_is_made_again(tmp_path, small_shards, monkeypatch):
     assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
 
 
+def test_results_of_a_build_cut_off_are_not_taken_by_another(tmp_path, small_shards, monkeypatch):
+    index = build(tmp_path / "idx", metrics=["length"])
+    before = index.values("length").tolist()
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(_build._store, "commit", lambda out, manifest: None)
+        grown = [*TEXTS, "one more"]
+        de.index.build(grown, ["length"], out=tmp_path / "idx", progress=False)
+    assert (tmp_path / "idx/parts/length/values.npy").exists()
+    added = de.index.open(tmp_path / "idx").add({"loss": np.arange(50.0)})
+    assert added.values("length").tolist() == before
+    added.verify()
+
+
 def test_a_killed_process_leaves_a_build_that_goes_on(tmp_path):
     """A real SIGKILL in the middle of scoring."""
     script = (

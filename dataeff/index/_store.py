@@ -314,9 +314,11 @@ def commit(out: Path, manifest: dict[str, Any]) -> None:
 
 
 def finish(out: Path) -> None:
-    """Do what a `commit` that was cut off left undone, if there is any."""
+    """Do what a `commit` that was cut off left undone; forget results that none was begun for."""
     parts = out / "parts"
     if not (parts / "manifest.json").exists():
+        for result in parts.glob("*/"):
+            shutil.rmtree(result)
         return
     for name in read_manifest(parts)["metrics"]:
         for file in sorted((parts / name).glob("[!.]*.npy")):
