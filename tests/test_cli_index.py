@@ -181,3 +181,20 @@ def test_what_is_no_index_of_deepspeed_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=r"seqlen_index_to_metric has \d+ values and seqlen_index_to_sample"):
         de.index.import_deepspeed(tmp_path / "theirs", out=tmp_path / "idx", metrics=["seqlen"])
+
+
+def test_metrics_of_several_options_add_up_and_no_name_comes_twice(made, capsys):
+    arguments = ["index", str(made / "texts.txt"), "--sample-by", "line", "--quiet", "--out", str(made / "b")]
+    assert cli.main([*arguments, "--metric", "mtld", "--metric", "repetition"]) == 0
+    assert de.index.open(made / "b").metrics == ("mtld", "repetition")
+    assert cli.main([*arguments, "--metric", "repetition:n=2", "repetition:n=1"]) == 2
+    assert "expected each name once" in capsys.readouterr().err
+
+
+def test_show_of_an_index_whose_corpus_has_grown(made, capsys):
+    with (made / "texts.txt").open("a") as file:
+        file.write("\nmore")
+    assert cli.main(["show", str(made / "idx")]) == 0
+    out = capsys.readouterr().out
+    assert "percentile" in out
+    assert "has 41 samples, and" in out

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import dataeff as de
 from dataeff.index import _build
+from dataeff.metrics import per_sample
+from dataeff.metrics._base import identity
 
 TEXTS = [f"{'ab' * (i % 7)}{i}" for i in range(50)]
 
@@ -359,3 +361,35 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     with pytest.raises(OSError, match="no space left"):
         _build._files.write(tmp_path / "file", fail)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "whole")]
+
+
+def test_a_function_is_known_by_all_that_it_holds():
+    def make(n, default=1, helper=abs):
+        def score(tokens, scale=default):
+            return helper(n) * scale
+
+        return per_sample(score)
+
+    def double(n):
+        return 2 * n
+
+    def triple(n):
+        return 3 * n
+
+    made = [make(1), make(2), make(1, default=3), make(1, helper=double), make(1, helper=triple)]
+    assert len({identity(metric) for metric in made}) == len(made)
+    assert identity(make(1)) == identity(make(1))
+    with pytest.raises(ValueError, match="score holds a value that prints with an address"):
+        identity(make(object()))
+
+
+def test_a_script_without_a_guard_ends_and_says_what_it_lacks(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import dataeff as de\n"
+        "de.index.build(['to be', 'or not'], ['length'], out='idx', executor='processes', progress=False)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 1
+    assert 'must be below if __name__ == "__main__":' in ran.stderr

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import struct
 
 import datasets
@@ -421,3 +422,27 @@ def test_lines_may_end_as_on_windows_and_the_last_need_not(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a\r\n\r\n \t\nb\nc")
     corpus = de.corpus.open(tmp_path / "a.txt", sample_by="line")
     assert [bytes(sample) for sample in corpus.shard(0, 3)] == [b"a", b"b", b"c"]
+
+
+def test_a_first_sample_without_tokens_does_not_decide_the_dtype(tmp_path):
+    assert content(from_samples([[], [300]]).write(tmp_path / "out.bin")) == [[], [300]]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.bin", "out.idx"]
+
+
+def test_a_format_chooses_among_the_files_of_a_folder(tables, tmp_path):
+    (tmp_path / "mixed").mkdir()
+    shutil.copy(tables / "a.parquet", tmp_path / "mixed/a.parquet")
+    (tmp_path / "mixed/readme.txt").write_text("to be")
+    assert content(de.corpus.open(tmp_path / "mixed", "parquet")) == SAMPLES
+
+
+def test_a_saved_dict_of_datasets_asks_for_the_split(tmp_path):
+    rows = datasets.Dataset.from_dict({"input_ids": [[1]]})
+    datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "d"))
+    with pytest.raises(ValueError, match="the dataset has the splits 'train'; give one of them"):
+        de.corpus.open(tmp_path / "d")
+
+
+def test_tokens_that_look_like_a_packed_file_are_tokens(tmp_path):
+    np.array([35615, 2, 3], np.uint16).tofile(tmp_path / "a.bin")
+    assert content(de.corpus.open(tmp_path / "a.bin", window=3)) == [[35615, 2, 3]]

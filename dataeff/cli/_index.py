@@ -46,6 +46,7 @@ def add(commands: Any) -> None:
     build.add_argument(
         "--metric",
         nargs="+",
+        action="extend",
         required=True,
         metavar="NAME",
         help="of `dataeff plugins`, with options after a colon: vocab_rarity:mean=True, repetition:n=4",
@@ -79,6 +80,8 @@ def _index(arguments: argparse.Namespace) -> int:
     said = _source.given(arguments.corpus, arguments)
     corpus = _source.opened(said)
     metrics = dict(map(_metric, arguments.metric))
+    if len(metrics) < len(arguments.metric):
+        raise ValueError(f"--metric is {' '.join(arguments.metric)}; expected each name once")
     options = {name: getattr(arguments, name) for name in ("workers", "address") if getattr(arguments, name)}
     began = time.perf_counter()
     made = index.build(

@@ -32,7 +32,9 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     show.add_argument("index", type=Path, metavar="DIR", help="the folder of an index")
-    show.add_argument("--metric", nargs="+", metavar="NAME", help="only these (default: all)")
+    show.add_argument(
+        "--metric", nargs="+", action="extend", metavar="NAME", help="only these (default: all)"
+    )
     show.add_argument(
         "--samples", type=int, default=3, metavar="N", help="at each end (default: %(default)s)"
     )
@@ -83,15 +85,17 @@ def _samples_of(arguments: argparse.Namespace, opened: index.Index) -> tuple[Cor
         return None, None, "the index does not say where its corpus is; give --corpus"
     try:
         corpus = _source.opened(said)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if asked:
             raise
         return None, None, f"{error}; give --corpus"
     if len(corpus) != len(opened):
-        raise ValueError(
-            f"{said['path']} has {len(corpus)} samples, and {arguments.index} is the index of {len(opened)}; "
-            "give --corpus and the options that it was made with"
+        differs = (
+            f"{said['path']} has {len(corpus)} samples, and {arguments.index} is the index of {len(opened)}"
         )
+        if asked:
+            raise ValueError(f"{differs}; give the options that it was made with")
+        return None, None, f"{differs}; run dataeff index again, or give --corpus"
     return corpus, as_tokenizer(arguments.tokenizer or said.get("tokenizer")), ""
 
 

@@ -117,11 +117,12 @@ def _open_path(path: Path, format: str | None, options: dict[str, Any]) -> Corpu
         format = format or "megatron"
     if not path.is_dir():
         return _read(format or _format_of(path), path, options)
-    if (path / "dataset_info.json").exists() and (path / "state.json").exists():
+    saved = (path / "dataset_info.json").exists() and (path / "state.json").exists()
+    if saved or (path / "dataset_dict.json").exists():
         return _read(format or "hf_dataset", path, options)
     if format in _FOLDERS:
         return _read(format, path, options)
-    files = _main_files(path)
+    files = [file for file in _main_files(path) if format is None or _format_of(file) == format]
     formats = {file: format or _format_of(file) for file in files}
     found = sorted(set(formats.values()))
     if len(found) > 1:
@@ -157,6 +158,8 @@ def _main_files(folder: Path) -> list[Path]:
 
 def _format_of(path: Path) -> str:
     """From the first bytes; a suffix decides only between formats that look alike."""
+    if path.suffix == ".bin":  # its first tokens may look like anything
+        return "megatron" if path.with_suffix(".idx").exists() else "bin"
     with path.open("rb") as file:
         head = file.read(2**12)
     for magic, name in _MAGIC.items():
@@ -167,8 +170,6 @@ def _format_of(path: Path) -> str:
             raise ValueError(
                 f"{path} is packed with {name}; unpack it first, so that it can be memory-mapped"
             )
-    if path.suffix == ".bin":
-        return "megatron" if path.with_suffix(".idx").exists() else "bin"
     return _SUFFIXES.get(path.suffix) or ("jsonl" if _is_record(head) else "text")
 
 

@@ -76,7 +76,8 @@ class Corpus(abc.ABC):
         """Identifies the tokens of all samples, or of the first `stop`: another one if any token changes.
 
         It reads the corpus once. The same samples have the same fingerprint in every format and dtype, but
-        for text under a tokenizer, where it identifies the text and the tokenizer instead.
+        for text under a tokenizer, where it identifies the text and the tokenizer instead, and for JSON
+        lines, where it identifies the lines.
         """
         stop = len(self) if stop is None else min(stop, len(self))
         spans = ((low, min(high, stop)) for low, high in self.spans(_SHARD) if low < stop)

@@ -66,7 +66,7 @@ class Windows(Corpus):
 
     def spans(self, tokens: int, start: int = 0) -> Iterator[tuple[int, int]]:
         """Split the samples from `start` on into spans of about `tokens` tokens, at least one sample each."""
-        size = max(1, tokens // self.length)
+        size = max(1, tokens // max(self.length, self._step))
         for low in range(start, len(self), size):
             yield low, min(low + size, len(self))
 

@@ -22,13 +22,20 @@ def write(corpus: Corpus, path: Path, format: str, dtype: DTypeLike | None) -> C
         raise ValueError(f"format is {format!r}; expected 'megatron' or 'npy'")
     if not len(corpus):
         raise ValueError("the corpus has no samples; there is nothing to write")
-    wanted = np.dtype(corpus.shard(0, 1).tokens.dtype if dtype is None else dtype).newbyteorder("=")
+    wanted = np.dtype(_usual(corpus) if dtype is None else dtype).newbyteorder("=")
     if wanted.kind not in "iu":
         raise ValueError(f"dtype is {wanted}; expected integers, such as uint16")
     return writers[format](corpus, path, wanted)
 
 
+def _usual(corpus: Corpus) -> np.dtype[Any]:
+    """Of the first samples; an empty one alone has none of its own."""
+    usual: np.dtype[Any] = corpus.shard(0, min(len(corpus), 1024)).tokens.dtype
+    return usual
+
+
 def _megatron(corpus: Corpus, path: Path, dtype: np.dtype[Any]) -> Corpus:
+    path = path.with_suffix("") if path.suffix in (".bin", ".idx") else path
     if dtype not in CODES:  # uint32 and uint64 are unknown there; ids fit the signed ones
         dtype = np.dtype(f"i{dtype.itemsize}")
 
@@ -84,5 +91,5 @@ def _narrowed(tokens: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         bounds = np.iinfo(dtype)
         for token in (int(tokens.min()), int(tokens.max())):
             if not bounds.min <= token <= bounds.max:
-                raise ValueError(f"token {token} does not fit {dtype}; give a wider dtype, such as int32")
+                raise ValueError(f"token {token} does not fit {dtype}; give a wider dtype")
     return tokens.astype(dtype, copy=False)

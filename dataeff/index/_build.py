@@ -1,10 +1,11 @@
 """Build an index: map over pieces of the corpus, keep what is finished, merge."""
 
 import hashlib
+import multiprocessing
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce
 from itertools import islice, pairwise
 from pathlib import Path
@@ -69,6 +70,7 @@ def build(
         ...     index.values("length").tolist(), index.order("vocab_rarity").tolist()
         ([4, 2], [0, 1])
     """
+    _refuse_half_started(executor)
     corpus, out, named = open_corpus(corpus), Path(out), _named(metrics)
     if not len(corpus):
         raise ValueError("the corpus has no samples; there is nothing to index")
@@ -94,6 +96,15 @@ def build(
         else:
             _store.tidy(out, entries)
     return Index(out)
+
+
+def _refuse_half_started(executor: str | Executor) -> None:
+    """A worker that imports a script without a guard would build too, and wait for its own parent."""
+    if executor == "processes" and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            'build(executor="processes") was called while a worker imported the script; put the call below '
+            'if __name__ == "__main__":'
+        )
 
 
 @attrs.frozen
@@ -135,7 +146,7 @@ class _Run:
         try:
             while True:
                 for number in islice(numbers, _PENDING - len(futures)):
-                    future = self.pool.submit(task, self.source.piece(*spans[number]), *given[number])
+                    future = _submitted(self.pool, task, self.source.piece(*spans[number]), *given[number])
                     futures[future] = number
                     if future.done():  # at once, so that a serial build keeps what it has finished
                         break
@@ -151,14 +162,26 @@ class _Run:
                 future.cancel()
 
 
-def _result(future: Any) -> Any:
+def _submitted(pool: Executor, task: Callable[..., Any], *args: Any) -> Any:
+    with _whole_pool():
+        return pool.submit(task, *args)
+
+
+@contextmanager
+def _whole_pool() -> Iterator[None]:
     try:
-        return future.result()
+        yield
     except BrokenExecutor as error:
         raise ChildProcessError(
-            f"a worker process was killed, or ran out of memory: {error} Finished pieces are kept; run "
-            "the same again"
+            f"a worker process was killed, ran out of memory, or could not start: {error} Finished pieces "
+            'are kept; run the same again. In a script, the call must be below if __name__ == "__main__":'
         ) from error
+
+
+def _result(future: Any) -> Any:
+    try:
+        with _whole_pool():
+            return future.result()
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         if "pickle" not in str(error) and "serialize" not in str(error):
             raise
@@ -250,8 +273,11 @@ def _fitted(
 ) -> dict[str, NDArray[Any]]:
     spans = run.spans(tokens, known)
     step = -(-len(spans) // _FITS)
-    wide = [(some[0][0], some[-1][1]) for some in (spans[i : i + step] for i in range(0, len(spans), step))]
-    parts = _stored(run, "fit", _tasks.fit, wide, metrics, fingerprint, lambda some: (some, tokens))
+    groups = [spans[i : i + step] for i in range(0, len(spans), step)]
+    wide = [(some[0][0], some[-1][1]) for some in groups]
+    parts = _stored(
+        run, "fit", _tasks.fit, wide, metrics, fingerprint, lambda some, number: (some, groups[number])
+    )
     fitted = {}
     for name, metric in metrics.items():
         before = kept[name].fitted(name) if known else None
@@ -270,7 +296,7 @@ def _scored(
 ) -> dict[str, list[Path]]:
     spans = run.spans(tokens, known)
 
-    def args(some: dict[str, Metric]) -> tuple[Any, ...]:
+    def args(some: dict[str, Metric], number: int) -> tuple[Any, ...]:
         return some, {name: fitted[name] for name in some if name in fitted}
 
     return _stored(run, "score", _tasks.score, spans, metrics, fingerprint, args)
@@ -283,7 +309,7 @@ def _stored(
     spans: list[tuple[int, int]],
     metrics: dict[str, Metric],
     fingerprint: str,
-    args: Callable[[dict[str, Metric]], tuple[Any, ...]],
+    args: Callable[[dict[str, Metric], int], tuple[Any, ...]],
 ) -> dict[str, list[Path]]:
     """Files with what `task` gives for each metric and span, in order; whole ones are not made again."""
     paths = {
@@ -298,7 +324,7 @@ def _stored(
         some = {
             name: metric for name, metric in metrics.items() if _files.read_part(paths[name][number]) is None
         }
-        return args(some) if some else None
+        return args(some, number) if some else None
 
     for number, results in run.map(f"{stage} {_tasks.names(list(metrics))}", task, spans, missing):
         for name, array in results.items():

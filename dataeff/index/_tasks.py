@@ -62,14 +62,9 @@ class Piece:
         """Their hash."""
         return self.source.corpus.digest(self.start, self.stop)
 
-    def parts(self, tokens: int) -> "list[Piece]":
-        """The same in pieces of about `tokens` tokens."""
-        spans = []
-        for start, stop in self.source.corpus.spans(tokens, self.start):
-            if start >= self.stop:
-                break
-            spans.append(Piece(self.source, start, min(stop, self.stop)))
-        return spans
+    def parts(self, spans: Sequence[tuple[int, int]]) -> "list[Piece]":
+        """The same in pieces."""
+        return [Piece(self.source, start, stop) for start, stop in spans]
 
     def __reduce__(self) -> tuple[Any, ...]:
         pickled = self.source.pickled
@@ -92,7 +87,7 @@ class _Carried:
     def digest(self) -> int:
         return self._digest
 
-    def parts(self, tokens: int) -> "list[_Carried]":
+    def parts(self, spans: Sequence[tuple[int, int]]) -> "list[_Carried]":
         return [self]
 
 
@@ -116,17 +111,19 @@ def digest(piece: Piece) -> int:
     return piece.digest()
 
 
-def fit(piece: Piece, metrics: Mapping[str, Metric], tokens: int) -> dict[str, NDArray[Any]]:
-    """What the piece contributes to each metric's statistics, `tokens` tokens at a time.
+def fit(
+    piece: Piece, metrics: Mapping[str, Metric], spans: Sequence[tuple[int, int]]
+) -> dict[str, NDArray[Any]]:
+    """What the piece contributes to each metric's statistics, one of `spans` at a time.
 
     Examples:
         >>> from dataeff import corpus, metrics
         >>> piece = Source(corpus.from_samples([[0, 1, 1]])).piece(0, 1)
-        >>> fit(piece, {"voc": metrics.vocab_rarity()}, 100)["voc"].tolist()
+        >>> fit(piece, {"voc": metrics.vocab_rarity()}, [(0, 1)])["voc"].tolist()
         [1, 2]
     """
     fitted: dict[str, NDArray[Any]] = {}
-    for part in piece.parts(tokens):
+    for part in piece.parts(spans):
         shard = part.shard()
         for name, metric in metrics.items():
             own = metric.fit(shard)

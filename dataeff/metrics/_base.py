@@ -127,8 +127,25 @@ def identity(metric: Metric) -> str:
             f"{made} prints with an address, so an index cannot tell what made its values; "
             "make the class @attrs.frozen, or use a function at the top of a module"
         )
-    codes = [_digest(value.__code__) for value in _fields(metric) if hasattr(value, "__code__")]
+    codes = [_function(value) for value in _fields(metric) if hasattr(value, "__code__")]
     return f"{made} of code {', '.join(codes)}" if codes else made
+
+
+def _function(function: Any) -> str:
+    """A hash of its code, and of its defaults and the variables that it closes over where it has any."""
+    held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    held += [cell.cell_contents for cell in function.__closure__ or ()]
+    if not held:
+        return _digest(function.__code__)
+    values = [_function(value) if hasattr(value, "__code__") else _constant(value) for value in held]
+    if any(" at 0x" in value for value in values):
+        raise ValueError(
+            f"{qualified(function)} holds a value that prints with an address, so an index cannot tell what "
+            "made its values; make it a class with @attrs.frozen"
+        )
+    return hashlib.blake2b(
+        "\0".join([_digest(function.__code__), *values]).encode(), digest_size=8
+    ).hexdigest()
 
 
 def _fields(metric: Metric) -> list[Any]:
