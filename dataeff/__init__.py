@@ -1,12 +1,13 @@
 """dataeff: small composable primitives that make better use of training data, for any PyTorch loop."""
 
-from dataeff import corpus, index, metrics, ops, pacing, registry, rng, routing, samplers, transforms
+from dataeff import config, corpus, index, metrics, ops, pacing, registry, rng, routing, samplers, transforms
 from dataeff.clock import Clock
-from dataeff.curriculum import Curriculum, paced
+from dataeff.curriculum import Curriculum, paced, window
 
 __all__ = [
     "Clock",
     "Curriculum",
+    "config",
     "corpus",
     "index",
     "metrics",
@@ -18,4 +19,5 @@ __all__ = [
     "routing",
     "samplers",
     "transforms",
+    "window",
 ]

@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import hashlib
 import json
 import os
 import sys
@@ -130,7 +129,7 @@ def write_json(path: Path, content: Any) -> None:
         {'samples': 3}
     """
     text = json.dumps(content, indent=1, allow_nan=False)
-    write(path, lambda file: _put(file, text.encode() + b"\n"))
+    write(path, lambda file: put(file, text.encode() + b"\n"))
 
 
 def write_part(path: Path, array: NDArray[Any]) -> None:
@@ -270,16 +269,19 @@ def mapped(path: Path, title: str) -> NDArray[Any]:
 
 
 def checksum(path: Path) -> str:
-    """BLAKE2b of a file's bytes, 16 bytes in hex.
+    """CRC-32 of a file's bytes, in hex: at the speed of memory, it finds damage, though not malice.
 
     Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile() as file:
         ...     checksum(Path(file.name))
-        'cae66941d9efbd404e4d88758ea67670'
+        '00000000'
     """
+    total = 0
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        while block := file.read(2**20):
+            total = zlib.crc32(block, total)
+    return f"{total:08x}"
 
 
 def verify(path: Path, expected: str) -> None:
@@ -292,7 +294,7 @@ def verify(path: Path, expected: str) -> None:
         ...     verify(Path(file.name), "f00d")
         Traceback (most recent call last):
         ...
-        ValueError: ... has checksum cae66941d9efbd404e4d88758ea67670; the manifest says f00d; rebuild it
+        ValueError: ... has checksum 00000000; the manifest says f00d; rebuild it
     """
     stat = path.stat()
     if (found := _checksum(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)) != expected:
@@ -304,5 +306,14 @@ def _checksum(path: Path, inode: int, size: int, changed: int) -> str:
     return checksum(path)
 
 
-def _put(file: BinaryIO, content: bytes) -> None:
+def put(file: BinaryIO, content: bytes) -> None:
+    """Write all of `content`.
+
+    Examples:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> put(file, b"to be")
+        >>> file.getvalue()
+        b'to be'
+    """
     file.write(content)

@@ -70,15 +70,6 @@ def _hash(x: np.uint64) -> np.uint64:
 
 
 @kernel
-def _bits_of(n: int) -> np.uint64:
-    """How many bits the network permutes for [0, n): [0, 2**bits) is less than twice as large, or 64."""
-    bits = _FEWEST_BITS
-    while bits < np.uint64(62) and (_ONE << bits) < np.uint64(n):
-        bits += _ONE
-    return bits
-
-
-@kernel
 def _network(x: Words, bits: Words, keys: Words) -> None:
     """Send each x to another in [0, 2**bits), in place. Round by round, so that the loops are vectorised."""
     low, high, key = np.empty_like(x), np.empty_like(x), keys.copy()
@@ -98,23 +89,52 @@ def _network(x: Words, bits: Words, keys: Words) -> None:
 
 
 @kernel
+def _bits_of(size: np.uint64) -> np.uint64:
+    """How many bits the network permutes for [0, size): fewer than twice as many numbers, but if tiny."""
+    bits = _FEWEST_BITS
+    while (_ONE << bits) < size:
+        bits += _ONE
+    return bits
+
+
+@kernel
 def _send(x: Words, sizes: Words, keys: Words) -> None:
     """Where the permutation of [0, size) under each key sends x, in place."""
     bits = np.empty_like(x)
     size, of_size = np.uint64(0), _FEWEST_BITS
     for i in range(x.size):
         if sizes[i] != size:  # most often it is the one before
-            size, of_size = sizes[i], _FEWEST_BITS
-            while (_ONE << of_size) < size:
-                of_size += _ONE
+            size, of_size = sizes[i], _bits_of(sizes[i])
         bits[i] = of_size
     _network(x, bits, keys)
-    outside = np.flatnonzero(x >= sizes)
-    while outside.size:  # walk the cycle until it comes back into [0, size)
-        again = x[outside]
-        _network(again, bits[outside], keys[outside])
-        x[outside] = again
-        outside = outside[again >= sizes[outside]]
+    outside = np.empty(x.size, np.int64)
+    count = 0
+    for i in range(x.size):
+        if x[i] >= sizes[i]:
+            outside[count] = i
+            count += 1
+    again, their_bits, their_keys = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    while count:  # walk the cycle until it comes back into [0, size)
+        for place in range(count):
+            i = outside[place]
+            again[place], their_bits[place], their_keys[place] = x[i], bits[i], keys[i]
+        _network(again[:count], their_bits[:count], their_keys[:count])
+        left = 0
+        for place in range(count):
+            i = outside[place]
+            x[i] = again[place]
+            if x[i] >= sizes[i]:
+                outside[left] = i
+                left += 1
+        count = left
+
+
+@kernel
+def _shuffle(size: int, key: np.uint64, part: np.uint64, start: int, out: Words) -> None:
+    key = _mix((key ^ _mix(part + _GOLDEN)) + _GOLDEN)
+    for i in range(out.size):
+        out[i] = np.uint64(start + i)
+    _send(out, np.full(out.size, np.uint64(size)), np.full(out.size, key))
 
 
 @kernel
@@ -133,9 +153,9 @@ def _draw(number: Ints, size: Ints, keys: Words, out: Words) -> bool:
     for i in range(out.size):
         if number[i] < 0 or not 0 < size[i] < _LARGEST:
             return False
-        epoch = number[i] // size[i]
-        folded[i] = _mix((keys[i] ^ _mix(np.uint64(epoch) + _GOLDEN)) + _GOLDEN)
-        out[i] = np.uint64(number[i] - epoch * size[i])
+        epoch = np.uint64(number[i]) // np.uint64(size[i])  # unsigned division is the faster
+        folded[i] = _mix((keys[i] ^ _mix(epoch + _GOLDEN)) + _GOLDEN)
+        out[i] = np.uint64(number[i]) - epoch * np.uint64(size[i])
     _send(out, size.view(np.uint64), folded)
     return True
 
@@ -211,9 +231,28 @@ def permute(index: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[np.in
         True
     """
     index, size, keys = np.asarray(index, np.int64), np.asarray(size, np.int64), np.asarray(keys, np.uint64)
-    out = np.empty(np.broadcast_shapes(index.shape, size.shape, keys.shape), np.int64)
+    out = np.empty(_shape(index, size, keys), np.int64)
     if not _permute(_flat(index, out), _flat(size, out), _flat(keys, out), out.reshape(-1).view(np.uint64)):
         raise ValueError("an index to permute is outside [0, size), or size is 2**62 or more")
+    return out
+
+
+def shuffle(size: int, key: int, part: int, *, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+    """Entries `start` up to `stop` of [0, size) in the random order of `fold(key, part)`. int64.
+
+    `permute(range(start, stop), size, fold(key, part))`, faster. Raises ValueError unless 0 <= start <= stop
+    <= size < 2**62.
+
+    Examples:
+        >>> whole = shuffle(5, key(1234), 7)
+        >>> sorted(whole.tolist()), shuffle(5, key(1234), 7, start=3).tolist() == whole[3:].tolist()
+        ([0, 1, 2, 3, 4], True)
+    """
+    stop = size if stop is None else stop
+    if not 0 <= start <= stop <= size < _LARGEST:
+        raise ValueError(f"start, stop and size are {start}, {stop}, {size}; expected them in rising order")
+    out = np.empty(stop - start, np.int64)
+    _shuffle(size, np.uint64(key), np.uint64(part), start, out.view(np.uint64))
     return out
 
 
@@ -229,15 +268,21 @@ def draw(number: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[np.int6
         ([0, 1, 2], [0, 1, 2])
     """
     number, size, keys = np.asarray(number, np.int64), np.asarray(size, np.int64), np.asarray(keys, np.uint64)
-    out = np.empty(np.broadcast_shapes(number.shape, size.shape, keys.shape), np.int64)
+    out = np.empty(_shape(number, size, keys), np.int64)
     if not _draw(_flat(number, out), _flat(size, out), _flat(keys, out), out.reshape(-1).view(np.uint64)):
         raise ValueError("the number of a draw is below 0, or size is outside [1, 2**62)")
     return out
 
 
+def _shape(*arrays: NDArray[Any]) -> tuple[int, ...]:
+    shapes = [array.shape for array in arrays]
+    same = shapes.count(shapes[0]) == len(shapes)  # NumPy takes microseconds to find that out
+    return shapes[0] if same else np.broadcast_shapes(*shapes)
+
+
 def _flat(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
     """`array` broadcast to the shape of another and contiguous: kernels are compiled for one layout only."""
-    if array.shape == like.shape and array.flags.c_contiguous and array.flags.writeable:
+    if array.shape == like.shape and array.flags.carray:
         return array.reshape(-1)
     copy = np.empty(like.shape, array.dtype)
     copy[...] = array

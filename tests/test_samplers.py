@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import dataeff as de
 from dataeff import Curriculum, paced
+from dataeff.curriculum import Pools
 from dataeff.pacing import discrete, linear, root
 from dataeff.samplers import _cohorts, curriculum, shuffled
 
@@ -19,20 +20,37 @@ def growing(index):
     return Curriculum(index, {"loss": paced(root(5, 100, steps=60), by="percentile")})
 
 
-def draws_by_definition(sizes, phases, entry_steps, batch_size, steps):
-    """The docstring of _cohorts, draw by draw: (cohort, number) of every step."""
-    entered, events, given_out, last = [], [], [], 0
+def draws_by_definition(pools, sizes, phases, batch_size, steps):
+    """The docstring of _cohorts, draw by draw: (cohort, number) of every step; `pools` is step to cohorts."""
+    base, drawn, left, inside, last = {}, Counter(), {}, set(), 0
+    given_out = []
+
+    def tick(c):
+        return base[c] + -(-(drawn[c] * 2**32 + phases[c]) // sizes[c])
+
     for step in range(steps):
-        for c in [c for c, entry in enumerate(entry_steps) if entry == step]:
-            entered.append(c)
-            events += [
-                (last + -(-(j * 2**32 + phases[c]) // sizes[c]), c, j) for j in range(batch_size * steps)
-            ]
-        events.sort()
-        batch, events = events[:batch_size], events[batch_size:]
-        last = max(last, *[tick for tick, _, _ in batch])
-        given_out.append([(c, j) for _, c, j in batch])
+        pool = set(pools(step))
+        for c in inside - pool:
+            left[c] = last
+        for c in pool - inside:
+            base[c] = base[c] + last - left[c] + 1 if c in left else last
+        inside, batch = pool, []
+        for _ in range(batch_size):
+            last, c = min((tick(c), c) for c in inside)
+            batch.append((c, drawn[c]))
+            drawn[c] += 1
+        given_out.append(batch)
     return given_out
+
+
+def dealt(cohorts, step):
+    """Which cohort, and which of its draws, each place in the batch of a step is."""
+    slots, out = np.arange(cohorts.batch_size), np.empty((4, cohorts.batch_size), np.int64)
+    place = cohorts._place(cohorts._pool(step), step * cohorts.batch_size)
+    _cohorts._deal(
+        *place, cohorts.batch_size, cohorts._cohorts, cohorts._first_run, cohorts._runs, slots, out
+    )
+    return np.searchsorted(cohorts._cohorts[0], out[0]).tolist(), out[3].tolist()
 
 
 @given(
@@ -42,13 +60,43 @@ def draws_by_definition(sizes, phases, entry_steps, batch_size, steps):
     seed=st.integers(0, 2**40),
 )
 def test_draws_are_those_of_the_definition(sizes, gaps, batch_size, seed):
-    entry_steps = np.cumsum([0, *gaps])[: len(sizes)]
-    ends = np.cumsum(sizes)
-    cohorts = _cohorts.Cohorts(np.arange(ends[-1]), entry_steps, ends, batch_size=batch_size, key=seed)
-    expected = draws_by_definition(sizes, cohorts._phases.tolist(), entry_steps.tolist(), batch_size, 20)
+    entry_steps, ends = np.cumsum([0, *gaps])[: len(sizes)], np.cumsum(sizes)
+    pools = Pools(entry_steps, np.zeros_like(ends), ends)
+    cohorts = _cohorts.Cohorts(None, pools, batch_size=batch_size, key=seed)
+    entered = [np.flatnonzero(entry_steps <= step).tolist() for step in range(20)]
+    phases = cohorts._cohorts[2].tolist()
+    expected = draws_by_definition(entered.__getitem__, sizes, phases, batch_size, 20)
     for step, draws in enumerate(expected):
-        cohort, number = cohorts._numbers(step)
-        assert sorted(zip(cohort.tolist(), number.tolist(), strict=True)) == sorted(draws)
+        assert sorted(zip(*dealt(cohorts, step), strict=True)) == sorted(draws)
+
+
+@st.composite
+def windows(draw):
+    """A slice of [0, 30) for each of a few steps, changing as it likes."""
+    bounds = st.tuples(st.integers(0, 29), st.integers(1, 12))
+    chosen = draw(st.lists(bounds, min_size=1, max_size=8))
+    gaps = draw(st.lists(st.integers(1, 4), min_size=len(chosen), max_size=len(chosen)))
+    starts = np.array([start for start, _ in chosen])
+    stops = np.minimum(starts + [width for _, width in chosen], 30)
+    return Pools(np.cumsum([0, *gaps[1:]]), starts, stops)
+
+
+@given(windows(), st.integers(1, 7), st.integers(0, 2**40))
+def test_draws_of_a_window_are_those_of_the_definition(pools, batch_size, seed):
+    cohorts = _cohorts.Cohorts(None, pools, batch_size=batch_size, key=seed)
+    starts, sizes, phases, _ = cohorts._cohorts.tolist()
+    steps = int(pools.steps[-1]) + 8
+
+    def inside(step):
+        at = pools.at(step)
+        return [c for c, start in enumerate(starts) if at.start <= start < at.stop]
+
+    expected = draws_by_definition(inside, sizes, phases, batch_size, steps)
+    for step, draws in enumerate(expected):
+        assert sorted(zip(*dealt(cohorts, step), strict=True)) == sorted(draws)
+    stop = steps // 2
+    drawn = [i for step in range(stop, steps) for i in cohorts.draw(step).tolist()]
+    assert cohorts.exposures(stop, steps, 30).tolist() == np.bincount(drawn, minlength=30).tolist()
 
 
 def test_every_step_has_a_full_batch_of_eligible_samples(growing):
@@ -61,10 +109,11 @@ def test_every_step_has_a_full_batch_of_eligible_samples(growing):
 def test_exposures_in_a_cohort_differ_by_at_most_one(growing):
     sampler = curriculum(growing, batch_size=7, seed=3, steps=200)
     seen = Counter()
-    starts = [0, *growing.ends[:-1].tolist()]
+    stops = growing.pools.stops.tolist()
+    starts = [0, *stops[:-1]]
     for batch in sampler:
         seen.update(batch)
-        for start, end in zip(starts, growing.ends.tolist(), strict=True):
+        for start, end in zip(starts, stops, strict=True):
             exposures = [seen[sample] for sample in growing.order[start:end].tolist()]
             assert max(exposures) - min(exposures) <= 1
 
@@ -199,17 +248,31 @@ def test_settings_that_the_batches_depend_on_do_not_change(growing):
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ({"step": 1, "seed": 2, "batch_size": 6}, "the state is of seed 2, this sampler of 1; make it with"),
-        ({"step": 1, "seed": 1, "batch_size": 8}, "the state is of batch_size 8, this sampler of 6; make it"),
-        ({"step": 1}, r"has the keys \['step', 'seed', 'batch_size'\]; got \['step'\]"),
-        ({"step": -1, "seed": 1, "batch_size": 6}, "step is -1; expected a whole number of at least 0"),
+        ({"seed": 2}, "the state is of seed 2, this sampler of 1; make it with that, or set step"),
+        ({"batch_size": 8}, "the state is of batch_size 8, this sampler of 6; make it"),
+        (
+            {"source": "curriculum f00d"},
+            "is of source curriculum f00d, this sampler of curriculum",
+        ),
+        ({"more": 1}, r"has the keys \['step', 'seed', 'batch_size', 'source'\]; got .*'more'\]"),
+        ({"step": -1}, "step is -1; expected a whole number from 0 to 60"),
+        ({"step": 61}, "step is 61; expected a whole number from 0 to 60"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(growing, state, said):
     sampler = curriculum(growing, batch_size=6, seed=1)
     with pytest.raises(ValueError, match=said):
-        sampler.load_state_dict(state)
+        sampler.load_state_dict(sampler.state_dict(3) | state)
     assert sampler.step == 0
+
+
+def test_a_state_of_another_index_or_pace_is_refused(growing, tmp_path):
+    state = curriculum(growing, batch_size=6, seed=1).state_dict(3)
+    other = de.index.from_values({"loss": np.arange(100)}, out=tmp_path / "other")
+    for index, end in ((other, 100), (growing.index, 90)):
+        plan = {"loss": paced(root(5, end, steps=60), by="percentile")}
+        with pytest.raises(ValueError, match="the state is of source curriculum .*, this sampler of"):
+            curriculum(Curriculum(index, plan), batch_size=6, seed=1).load_state_dict(state)
 
 
 def test_a_launched_process_without_its_group_is_refused(growing, monkeypatch):
@@ -225,7 +288,8 @@ def test_numbers_of_numpy_become_plain(growing, tmp_path):
     sampler = curriculum(growing, batch_size=np.int64(6), seed=np.uint64(1), steps=np.int32(9))
     sampler.step = np.int64(3)
     torch.save(sampler.state_dict(), tmp_path / "state.pt")
-    assert torch.load(tmp_path / "state.pt", weights_only=True) == {"step": 3, "seed": 1, "batch_size": 6}
+    expected = {"step": 3, "seed": 1, "batch_size": 6, "source": f"curriculum {growing.fingerprint}"}
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == expected
     assert "np." not in repr(sampler)
 
 
@@ -254,26 +318,23 @@ def test_too_many_passes_over_a_tiny_pool_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("step", [0, 10**6, 10**8])
-def test_far_steps_are_exact(tmp_path, step):
+def test_far_steps_are_exact(step):
     """Whole epochs before and after: the counts are checked in Python's unbounded integers."""
     sizes, batch_size = np.array([3, 2**20, 2**31]), 4096
-    ends = np.cumsum(sizes)
-    order = np.broadcast_to(np.uint64(0), ends[-1])
-    cohorts = _cohorts.Cohorts(order, np.array([0, 5, 9]), ends, batch_size=batch_size, key=1)
+    pools = Pools([0, 5, 9], [0, 0, 0], np.cumsum(sizes))
+    cohorts = _cohorts.Cohorts(None, pools, batch_size=batch_size, key=1)
     active = 1 if step < 5 else 3
-    cohort, number = cohorts._numbers(step)
-    assert len(cohort) == batch_size
-    times, phases = cohorts._times.tolist(), cohorts._phases.tolist()
+    bases, phases = cohorts._runs[0].tolist(), cohorts._cohorts[2].tolist()
     ticks = [
-        times[c] + -(-(j * 2**32 + phases[c]) // int(sizes[c]))
-        for c, j in zip(cohort.tolist(), number.tolist(), strict=True)
+        bases[c] + -(-(j * 2**32 + phases[c]) // int(sizes[c]))
+        for c, j in zip(*dealt(cohorts, step), strict=True)
     ]
 
     def drawn_by(tick):
         return sum(
-            max(0, ((tick - times[c]) * int(sizes[c]) - phases[c]) // 2**32 + 1)
+            max(0, ((tick - bases[c]) * int(sizes[c]) - phases[c]) // 2**32 + 1)
             for c in range(active)
-            if tick >= times[c]
+            if tick >= bases[c]
         )
 
     assert drawn_by(min(ticks) - 1) <= step * batch_size
@@ -281,23 +342,30 @@ def test_far_steps_are_exact(tmp_path, step):
 
 
 def test_many_steps_of_growth_are_gathered_without_entering_early():
-    entry_steps, ends = np.arange(0, 30_000, 3), np.arange(1, 10_001)
-    steps, gathered_ends = _cohorts.gathered(entry_steps, ends, most=100)
-    assert len(steps) <= 100
-    assert steps[0] == 0
-    assert gathered_ends[-1] == ends[-1]
+    pools = Pools(np.arange(0, 30_000, 3), np.zeros(10_000), np.arange(1, 10_001))
+    some = pools.gathered(100)
+    assert len(some) <= 100
+    assert some.steps[0] == 0
     for step in range(0, 30_010, 7):
-        pool = ends[np.searchsorted(entry_steps, step, side="right") - 1]
-        gathered_pool = gathered_ends[np.searchsorted(steps, step, side="right") - 1]
-        assert gathered_pool <= pool
-        assert gathered_pool >= ends[np.searchsorted(entry_steps, max(0, step - 304), side="right") - 1]
-    assert gathered_ends[np.searchsorted(steps, entry_steps[-1], side="right") - 1] == ends[-1]
+        assert pools.at(max(0, step - 304)).stop <= some.at(step).stop <= pools.at(step).stop
+    assert some.at(pools.steps[-1]) == pools.at(pools.steps[-1])
+
+
+def test_many_steps_of_a_window_are_gathered_without_an_ineligible_sample():
+    steps = np.arange(30_001)
+    low = np.abs(15_000 - steps) * 2
+    pools = Pools(steps, low, low + 2_000)
+    some = pools.gathered(200)
+    assert len(some) <= 200
+    for step in range(0, 30_010, 7):
+        assert pools.at(step).start <= some.at(step).start < some.at(step).stop <= pools.at(step).stop
+    with pytest.raises(ValueError, match="the window moves farther than it is wide, and only 20 different"):
+        pools.gathered(20)
 
 
 def test_a_cohort_too_large_for_the_arithmetic_is_refused():
-    huge = np.array([2**31 + 1])
     with pytest.raises(ValueError, match=r"2147483649 samples enter in one step; at most 2\*\*31 can"):
-        _cohorts.Cohorts(np.broadcast_to(0, huge[0]), np.array([0]), huge, batch_size=1, key=1)
+        _cohorts.Cohorts(None, Pools([0], [0], [2**31 + 1]), batch_size=1, key=1)
 
 
 @given(
@@ -307,9 +375,10 @@ def test_a_cohort_too_large_for_the_arithmetic_is_refused():
     bounds=st.tuples(st.integers(0, 30), st.integers(0, 30)),
 )
 def test_exposures_are_counted_without_the_batches(sizes, gaps, batch_size, bounds):
-    entry_steps, ends = np.cumsum([0, *gaps])[: len(sizes)], np.cumsum(sizes)
+    ends = np.cumsum(sizes)
+    pools = Pools(np.cumsum([0, *gaps])[: len(sizes)], np.zeros_like(ends), ends)
     order = np.arange(ends[-1])[::-1] + 2  # ids 0 and 1 never enter
-    cohorts = _cohorts.Cohorts(order, entry_steps, ends, batch_size=batch_size, key=3)
+    cohorts = _cohorts.Cohorts(order, pools, batch_size=batch_size, key=3)
     start, stop = sorted(bounds)
     drawn = [i for step in range(start, stop) for i in cohorts.draw(step).tolist()]
     expected = np.bincount(np.array(drawn, int), minlength=ends[-1] + 2)

@@ -32,6 +32,7 @@ from dataeff.corpus._jsonl import jsonl
 from dataeff.corpus._megatron import beside, megatron, read_indexed
 from dataeff.corpus._npy import npy
 from dataeff.corpus._ragged import Ragged, from_samples
+from dataeff.corpus._samples import Samples, with_batch
 from dataeff.corpus._text import files_in, text
 from dataeff.corpus._tokenizer import as_tokenizer, decoded
 from dataeff.corpus._windows import Windows
@@ -40,6 +41,7 @@ __all__ = [
     "Corpus",
     "Joined",
     "Ragged",
+    "Samples",
     "Shard",
     "Windows",
     "arrow",
@@ -58,6 +60,7 @@ __all__ = [
     "parquet",
     "read_indexed",
     "text",
+    "with_batch",
 ]
 
 _MAGIC = {

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch.utils.data import Dataset
 
 from dataeff.corpus._digest import digest
+from dataeff.corpus._samples import with_batch
 
 if TYPE_CHECKING:
     from dataeff.corpus._windows import Windows
@@ -109,8 +110,11 @@ class Corpus(abc.ABC):
         return self.shard(index, index + 1).tokens
 
     def dataset(self) -> "Dataset[torch.Tensor]":
-        """The corpus as a map-style torch Dataset: sample id to int64 tensor of its tokens."""
-        return _TokenDataset(self)
+        """The corpus as a map-style torch Dataset: sample id to int64 tensor of its tokens.
+
+        A collate function finds the batch of ids in `samples.batch`, as `with_batch` tells.
+        """
+        return with_batch(_TokenDataset(self))
 
     def windows(self, length: int, stride: int | None = None) -> "Windows":
         """The samples end to end, cut anew into packed training samples of `length` tokens.

@@ -89,6 +89,10 @@ class Index:
             held = {"fingerprint": self.fingerprint, "samples": len(self)}
             raise another(self.path, held, found, len(corpus))
 
+    def checksums(self) -> dict[str, dict[str, str]]:
+        """Of each metric's files: other ones if anything in them changes."""
+        return {name: dict(entry["checksums"]) for name, entry in self._entries.items()}
+
     def verify(self) -> None:
         """Read every file whole; raise ValueError, naming the file, if one differs from its checksum.
 

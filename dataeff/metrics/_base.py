@@ -215,7 +215,11 @@ def checked_name(name: object) -> str:
         ...
         ValueError: '<lambda>' cannot name a metric; give it one of letters, digits, _ and -: {"name": metric}
     """
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII) or name == "parts":
+    if (
+        not isinstance(name, str)
+        or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII)
+        or name in ("parts", "orders")
+    ):
         raise ValueError(
             f'{name!r} cannot name a metric; give it one of letters, digits, _ and -: {{"name": metric}}'
         )

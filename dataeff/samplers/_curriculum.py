@@ -4,8 +4,10 @@ import attrs
 
 from dataeff import rng
 from dataeff.curriculum import Curriculum
-from dataeff.samplers._cohorts import Cohorts, gathered
-from dataeff.samplers._steps import Steps
+from dataeff.samplers._cohorts import Cohorts
+from dataeff.samplers._steps import Ints, Steps
+
+_POOLS = 4096  # different ones: what a step costs grows with their number
 
 
 @attrs.define
@@ -17,7 +19,8 @@ class curriculum(Steps):
     `sampler[step]` computes any of them at once, on any machine, and a rank takes its slice of the global
     batch, so a run resumes on any number of ranks and loader workers with the same global batches.
 
-    A pool that grows at more than 4,096 steps is let grow every few steps instead, a little late.
+    A pool that changes at more than 4,096 steps is let change every few steps instead: samples enter a little
+    late, and leave a window a little early.
 
     Args:
         curriculum: which samples are eligible when.
@@ -29,8 +32,8 @@ class curriculum(Steps):
             over the pool where all paces are constant. Give more to go on with the whole pool.
 
     Raises:
-        ValueError: a batch size that the world size does not divide, a rank outside the world, a number of
-            passes over the pool beyond 2**30.
+        ValueError: a batch size that the world size does not divide, a rank outside the world, passes over
+            the pool beyond 2**30, or a window that moves too fast or turns too often to be kept.
 
     Examples:
         >>> import tempfile
@@ -48,15 +51,21 @@ class curriculum(Steps):
     """
 
     curriculum: Curriculum = attrs.field(on_setattr=attrs.setters.frozen)
+    _cohorts: Cohorts = attrs.field(init=False, repr=False, eq=False)
 
     def _default_steps(self) -> int:
         return self.curriculum.steps or -(-self.curriculum.pool_size(0) // self.batch_size)
 
-    @property
-    def _samples(self) -> int:
-        return len(self.curriculum.index)
+    def _source(self) -> str:
+        return f"curriculum {self.curriculum.fingerprint}"
 
-    def _make_cohorts(self) -> Cohorts:
-        entry_steps, ends = gathered(self.curriculum.entry_steps, self.curriculum.ends)
-        key = rng.key("curriculum", self.seed)
-        return Cohorts(self.curriculum.order, entry_steps, ends, batch_size=self.batch_size, key=key)
+    def _prepare(self) -> None:
+        super()._prepare()
+        pools, key = self.curriculum.pools.gathered(_POOLS), rng.key("curriculum", self.seed)
+        self._cohorts = Cohorts(self.curriculum.order, pools, batch_size=self.batch_size, key=key)
+
+    def _draw(self, step: int, start: int, stop: int) -> Ints:
+        return self._cohorts.draw(step, start, stop)
+
+    def _exposures(self, start: int, stop: int) -> Ints:
+        return self._cohorts.exposures(start, stop, len(self.curriculum.index))

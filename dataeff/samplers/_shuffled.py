@@ -4,12 +4,12 @@ from collections.abc import Sized
 from typing import Any
 
 import attrs
-import numpy as np
 
 from dataeff import rng
 from dataeff._check import whole
+from dataeff.curriculum import Pools
 from dataeff.samplers._cohorts import Cohorts
-from dataeff.samplers._steps import Steps
+from dataeff.samplers._steps import Ints, Steps
 
 
 def _count(samples: Any) -> int:
@@ -42,15 +42,21 @@ class shuffled(Steps):
     """
 
     samples: int = attrs.field(converter=_count, on_setattr=attrs.setters.frozen)
+    _cohorts: Cohorts = attrs.field(init=False, repr=False, eq=False)
 
     def _default_steps(self) -> int:
         return -(-self.samples // self.batch_size)
 
-    @property
-    def _samples(self) -> int:
-        return self.samples
+    def _source(self) -> str:
+        return f"{self.samples} samples"
 
-    def _make_cohorts(self) -> Cohorts:
-        order = np.arange(self.samples, dtype=np.uint32)
-        whole_pool = np.zeros(1, np.int64), np.array([self.samples])
-        return Cohorts(order, *whole_pool, batch_size=self.batch_size, key=rng.key("shuffled", self.seed))
+    def _prepare(self) -> None:
+        super()._prepare()
+        pools, key = Pools([0], [0], [self.samples]), rng.key("shuffled", self.seed)
+        self._cohorts = Cohorts(None, pools, batch_size=self.batch_size, key=key)
+
+    def _draw(self, step: int, start: int, stop: int) -> Ints:
+        return self._cohorts.draw(step, start, stop)
+
+    def _exposures(self, start: int, stop: int) -> Ints:
+        return self._cohorts.exposures(start, stop, self.samples)
