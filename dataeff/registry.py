@@ -24,7 +24,7 @@ class Plugin:
 
     Examples:
         >>> [plugin.name for plugin in plugins("samplers") if plugin.distribution == "dataeff"]
-        ['curriculum', 'shuffled']
+        ['curriculum', 'importance', 'mixture', 'shuffled', 'token_budget']
     """
 
     kind: str
@@ -95,7 +95,7 @@ def names(kind: str) -> list[str]:
 
     Examples:
         >>> names("samplers")
-        ['curriculum', 'shuffled']
+        ['curriculum', 'importance', 'mixture', 'shuffled', 'token_budget']
     """
     return sorted({plugin.name for plugin in plugins(kind)})
 

@@ -70,6 +70,11 @@ def files(tmp_path_factory):
     return folder
 
 
+def budget(folder):
+    stream = samplers.curriculum(everything(folder), batch_size=2, seed=1, steps=16)
+    return samplers.token_budget(stream, lengths=[3, 1, 2, 5], max_tokens=8, multiple=2)
+
+
 def everything(folder):
     return de.Curriculum(index.open(folder / "index"), {"length": de.paced(pacing.linear(2, 5, steps=4))})
 
@@ -99,7 +104,15 @@ ROWS = [
     Row(
         "samplers", "curriculum", lambda f: samplers.curriculum(everything(f), batch_size=2, seed=1), batches
     ),
+    Row("samplers", "importance", lambda _: samplers.importance(7, batch_size=2, seed=1, epochs=2), batches),
+    Row(
+        "samplers",
+        "mixture",
+        lambda _: samplers.mixture({"a": 5, "b": 2}, weights={"a": ramp, "b": 1}, batch_size=2, seed=1),
+        batches,
+    ),
     Row("samplers", "shuffled", lambda _: samplers.shuffled(7, batch_size=2, seed=1, steps=9), batches),
+    Row("samplers", "token_budget", lambda f: budget(f), batches),
     Row("routers", "random_ltd", lambda _: routing.random_ltd(), chosen),
     Row(
         "corpora",
@@ -201,9 +214,14 @@ def test_it_has_a_page(row):
     assert sum(f"::: {module}" in page for page in pages) == 1
 
 
+def sampler_row(name):
+    make = next(row.make for row in ROWS if (row.kind, row.name) == ("samplers", name))
+    return make, lambda sampler: next(iter(sampler))
+
+
 STATEFUL = {
     "clock": (de.Clock, lambda clock: clock.tick(samples=1, tokens=2)),
-    "sampler": (lambda f: samplers.curriculum(everything(f), batch_size=2, seed=1), lambda s: next(iter(s))),
+    **{name: sampler_row(name) for name in ("curriculum", "mixture", "shuffled", "token_budget")},
     "route": (lambda f: routed(), lambda route: setattr(route, "step", route.step + 1)),
 }
 

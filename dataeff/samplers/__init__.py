@@ -2,6 +2,18 @@
 
 from dataeff.samplers._batch import Batch
 from dataeff.samplers._curriculum import curriculum
+from dataeff.samplers._importance import WeightedBatch, importance
+from dataeff.samplers._mixture import mixture
 from dataeff.samplers._shuffled import shuffled
+from dataeff.samplers._token_budget import TokenBatch, token_budget
 
-__all__ = ["Batch", "curriculum", "shuffled"]
+__all__ = [
+    "Batch",
+    "TokenBatch",
+    "WeightedBatch",
+    "curriculum",
+    "importance",
+    "mixture",
+    "shuffled",
+    "token_budget",
+]

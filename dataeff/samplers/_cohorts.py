@@ -94,6 +94,7 @@ class Cohorts:
         object.__setattr__(self, "_runs", runs)
         object.__setattr__(self, "_ticks", ticks)
         object.__setattr__(self, "_drawn", drawn)
+        self.draw(0)  # so that no step of the training waits for compiled code
 
     def draw(self, step: int, start: int = 0, stop: int | None = None) -> Ints:
         """The sample ids of `step` in a keyed random order, of these those at `start` up to `stop`. int64."""
@@ -102,7 +103,7 @@ class Cohorts:
         place = self._place(self._pool(step), step * self.batch_size)
         _deal(*place, self.batch_size, self._cohorts, self._first_run, self._runs, slots, dealt)
         starts, sizes, keys, numbers = dealt
-        places = starts + rng.draw(numbers, sizes, keys.view(np.uint64))
+        places = starts + rng.draw_flat(numbers, sizes, keys.view(np.uint64))
         ids: Ints = places if self.order is None else self.order[places].astype(np.int64)
         return ids
 

@@ -12,7 +12,13 @@ from dataeff.samplers._cohorts import Cohorts
 from dataeff.samplers._steps import Ints, Steps
 
 
-def _count(samples: Any) -> int:
+def count(samples: Any) -> int:
+    """How many samples: a number, or what has a length.
+
+    Examples:
+        >>> count(["a", "b"]), count(3)
+        (2, 3)
+    """
     return whole("samples", len(samples) if isinstance(samples, Sized) else samples, low=1)
 
 
@@ -41,7 +47,7 @@ class shuffled(Steps):
         ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], True)
     """
 
-    samples: int = attrs.field(converter=_count, on_setattr=attrs.setters.frozen)
+    samples: int = attrs.field(converter=count, on_setattr=attrs.setters.frozen)
     _cohorts: Cohorts = attrs.field(init=False, repr=False, eq=False)
 
     def _default_steps(self) -> int:

@@ -62,17 +62,44 @@ class Ranked(abc.ABC):
         """How often each sample is drawn between two steps."""
 
     @abc.abstractmethod
+    def _settings(self) -> dict[str, Any]:
+        """What batches depend on, shortly: a state of others is refused."""
+
+    def _place(self, step: int) -> dict[str, Any]:
+        """What to go on from at `step`."""
+        return {"step": step}
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.step = whole("step", state["step"], low=0, high=len(self))
+
     def state_dict(self, step: int | None = None) -> dict[str, Any]:
-        """What a checkpoint needs, in plain numbers and strings.
+        """What a checkpoint needs, in plain numbers and strings; in tensors what is one number a sample.
 
         Args:
             step: the step to go on with, one more than the `.step` of the last batch trained on. By default
                 that of the next batch, which a DataLoader with workers asks for ahead of training.
         """
+        reached = whole("step", self.step if step is None else step, low=0)
+        return self._place(reached) | self._settings()
 
-    @abc.abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`. Raises ValueError for one whose steps would be other batches."""
+        """Go on from `state`, on any number of ranks.
+
+        Raises ValueError for a state of another seed, source or settings: its steps are other batches.
+        """
+        settings, keys = self._settings(), list(self.state_dict())
+        if set(state) != set(keys):
+            raise ValueError(
+                f"a {type(self).__name__} sampler's state has the keys {keys}; got {list(state)}"
+            )
+        for name, own in settings.items():
+            if state[name] != own:
+                raise ValueError(
+                    f"the state is of {name} {state[name]}, this sampler of {own}; make it with that, or set "
+                    "step to begin with other batches there"
+                )
+        self._resume(state)
 
     def __getitem__(self, step: int) -> Batch:
         """This rank's ids of the batch of `step`. IndexError outside [0, len)."""
@@ -112,19 +139,18 @@ class Ranked(abc.ABC):
         if not self._has(step):
             raise IndexError(f"step {step} of a sampler of {len(self)} steps")
 
-    def _check_state(self, state: dict[str, Any], *settings: str) -> None:
-        """ValueError unless the state has our keys, and these settings as ours."""
-        own = self.state_dict(step=0)
-        if set(state) != set(own):
-            raise ValueError(
-                f"a {type(self).__name__} sampler's state has the keys {list(own)}; got {list(state)}"
-            )
-        for name in settings:
-            if state[name] != own[name]:
-                raise ValueError(
-                    f"the state is of {name} {state[name]}, this sampler of {own[name]}; make it with that, "
-                    "or set step to begin with other batches there"
-                )
+
+def even(batch_size: int, world_size: int) -> None:
+    """Raise ValueError unless every rank gets as many samples of a batch.
+
+    Examples:
+        >>> even(6, 3)
+    """
+    if batch_size % world_size:
+        raise ValueError(
+            f"batch_size {batch_size} is not divisible by world_size {world_size}; batch_size counts the "
+            "samples of all ranks: choose a multiple"
+        )
 
 
 @attrs.define
@@ -154,11 +180,7 @@ class Steps(Ranked):
         """The ids at `start` up to `stop` in the batch of `step`."""
 
     def _prepare(self) -> None:
-        if self.batch_size % self.world_size:
-            raise ValueError(
-                f"batch_size {self.batch_size} is not divisible by world_size {self.world_size}; "
-                "batch_size counts the samples of all ranks: choose a multiple"
-            )
+        even(self.batch_size, self.world_size)
         if cast(Any, self.steps) is None:
             self.steps = self._default_steps()
 
@@ -170,21 +192,5 @@ class Steps(Ranked):
         share = self.batch_size // world_size
         return Batch(self._draw(step, rank * share, (rank + 1) * share).tolist(), step=step)
 
-    def state_dict(self, step: int | None = None) -> dict[str, Any]:
-        """What a checkpoint needs, in plain numbers.
-
-        Args:
-            step: the step to go on with, one more than the `.step` of the last batch trained on. By default
-                that of the next batch, which a DataLoader with workers asks for ahead of training.
-        """
-        reached = whole("step", self.step if step is None else step, low=0)
-        settings = {"seed": self.seed, "batch_size": self.batch_size, "source": self._source()}
-        return {"step": reached} | settings
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, on any number of ranks.
-
-        Raises ValueError for a state of another seed, batch size or source: its steps are other batches.
-        """
-        self._check_state(state, "seed", "batch_size", "source")
-        self.step = whole("step", state["step"], low=0, high=len(self))
+    def _settings(self) -> dict[str, Any]:
+        return {"seed": self.seed, "batch_size": self.batch_size, "source": self._source()}

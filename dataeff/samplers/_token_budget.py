@@ -1,0 +1,287 @@
+"""The token-budget sampler: batches of about as many tokens, not of as many samples."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, cast
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from dataeff import rng
+from dataeff._check import is_whole, whole
+from dataeff._kernel import kernel
+from dataeff.samplers._batch import Batch
+from dataeff.samplers._steps import Ints, Ranked, Steps
+
+_fixed = attrs.setters.frozen
+_SCALES: dict[str, Callable[[float], float]] = {
+    "linear": lambda ratio: ratio,
+    "sqrt": lambda ratio: float(ratio**0.5),
+    "none": lambda ratio: 1.0,
+}
+
+
+class TokenBatch(Batch):
+    """The sample ids of a rank's part of a batch, with what its loss and learning rate need.
+
+    Examples:
+        >>> batch = TokenBatch([3, 1], step=7, samples=4, tokens=90, normalizer=45.0, lr_scale=0.5)
+        >>> batch, batch.step, batch.tokens
+        ([3, 1], 7, 90)
+    """
+
+    samples: int
+    """In the batch, over all ranks."""
+    tokens: int
+    """In the batch, over all ranks, without padding."""
+    normalizer: float
+    """`tokens` over the number of ranks: what a rank divides the sum of its tokens' losses by."""
+    lr_scale: float
+    """What to multiply the learning rate of this step by."""
+
+    def __init__(
+        self, ids: Any, *, step: int, samples: int, tokens: int, normalizer: float, lr_scale: float
+    ) -> None:
+        super().__init__(ids, step=step)
+        self.samples, self.tokens, self.normalizer = samples, tokens, normalizer
+        self.lr_scale = lr_scale
+
+
+def _as_lengths(lengths: Any) -> NDArray[Any]:
+    array = np.asarray(lengths)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"lengths has shape {array.shape} and dtype {array.dtype}; expected one whole number a sample"
+        )
+    return array
+
+
+def _shown(lengths: NDArray[Any]) -> str:
+    return str(lengths.tolist()) if len(lengths) <= 32 else f"<of {len(lengths)} samples>"
+
+
+def _ranks_or_none(ranks: Any) -> int:
+    return cast(int, ranks if ranks is None else whole("ranks", ranks, low=1))
+
+
+@attrs.define
+class token_budget(Ranked):
+    """Batches of samples of like length, as many as fit a number of tokens with their padding.
+
+    The batches of another sampler, `window` of them at a time, are sorted by length and cut anew, so that a
+    rank's part of each is at most `max_tokens` tokens when padded to its longest sample. Every sample of the
+    stream is used, once for each time that it comes; every rank has as many batches, of as many samples.
+    The batches of a window come in a keyed random order.
+
+    A global batch is planned for `ranks` processes and any number that divides it may train on it: to resume
+    on another number, keep `ranks`.
+
+    A mean over tokens over all ranks is `loss_sum / batch.normalizer`, with the losses of a rank's tokens
+    summed and gradients averaged over ranks as DistributedDataParallel does. Where each sample has one target
+    less than tokens, the number to divide by is (batch.tokens - batch.samples) / world_size.
+
+    Args:
+        sampler: whose stream is cut: `curriculum`, `shuffled` or `mixture`, made with any rank.
+        lengths: tokens in each sample, by id: `index.values("length")`, say. (samples,), whole numbers.
+        max_tokens: that one process holds in a batch, padding counted.
+        multiple: lengths are padded to a multiple of this.
+        window: how many of the sampler's batches are sorted together. More of them leave less padding.
+        max_samples: in a global batch; None for as many as fit.
+        lr_scaling: of `batch.lr_scale`, by a batch's samples over the sampler's batch size: "linear", "sqrt"
+            or "none".
+        ranks: how many processes batches are planned for; by default `world_size`.
+        rank: of this process; by default torch.distributed's, else 0.
+        world_size: the number of processes; by default torch.distributed's, else 1.
+
+    Raises:
+        ValueError: a sample longer than `max_tokens` (by its id), `ranks` that do not divide the sampler's
+            batch size, a `world_size` that does not divide `ranks`, or one of the settings, by name.
+
+    Examples:
+        >>> from dataeff.samplers import shuffled
+        >>> stream = shuffled(8, batch_size=4, seed=1)
+        >>> sampler = token_budget(stream, lengths=[1, 2, 3, 4, 5, 6, 7, 8], max_tokens=16, multiple=1)
+        >>> sorted(sorted(batch) for batch in sampler)
+        [[0, 1, 2, 3], [4, 5], [6, 7]]
+        >>> sampler[0].tokens, sampler[0].lr_scale == len(sampler[0]) / 4
+        (11, True)
+    """
+
+    sampler: Steps = attrs.field(on_setattr=_fixed)
+    lengths: NDArray[Any] = attrs.field(
+        kw_only=True,
+        converter=_as_lengths,
+        on_setattr=_fixed,
+        repr=_shown,
+        eq=attrs.cmp_using(eq=np.array_equal),
+    )
+    max_tokens: int = attrs.field(kw_only=True, validator=is_whole(1), on_setattr=_fixed)
+    multiple: int = attrs.field(kw_only=True, default=8, validator=is_whole(1), on_setattr=_fixed)
+    window: int = attrs.field(kw_only=True, default=64, validator=is_whole(1), on_setattr=_fixed)
+    max_samples: int | None = attrs.field(
+        kw_only=True, default=None, validator=attrs.validators.optional(is_whole(1)), on_setattr=_fixed
+    )
+    lr_scaling: str = attrs.field(kw_only=True, default="linear", on_setattr=_fixed)
+    ranks: int = attrs.field(kw_only=True, default=None, converter=_ranks_or_none, on_setattr=_fixed)
+    _base: tuple[int, int] = attrs.field(init=False, repr=False, eq=False)
+    """A window and its first step, from which on windows are planned."""
+    _known: "_Known" = attrs.field(init=False, repr=False, eq=False)
+    _digest: str = attrs.field(init=False, repr=False, eq=False)
+
+    def _prepare(self) -> None:
+        if not isinstance(self.sampler, Steps):
+            raise ValueError(f"sampler is {self.sampler!r}; expected curriculum, shuffled or mixture")
+        if self.lr_scaling not in _SCALES:
+            raise ValueError(f"lr_scaling is {self.lr_scaling!r}; expected one of {', '.join(_SCALES)}")
+        if cast(Any, self.ranks) is None:
+            object.__setattr__(self, "ranks", self.world_size)
+        if self.ranks % self.world_size:
+            raise ValueError(
+                f"batches are planned for {self.ranks} ranks, which {self.world_size} processes do not "
+                "divide; give ranks= a multiple of every number of processes to train on"
+            )
+        if self.sampler.batch_size % self.ranks:
+            raise ValueError(
+                f"the sampler's batch_size {self.sampler.batch_size} is not divisible by ranks "
+                f"{self.ranks}; choose a multiple"
+            )
+        if self.max_samples is not None and self.max_samples < self.ranks:
+            raise ValueError(f"max_samples is {self.max_samples}; expected at least ranks, {self.ranks}")
+        longest = int(self.lengths.argmax()) if len(self.lengths) else -1
+        padded = self._padded(int(self.lengths[longest])) if len(self.lengths) else 0
+        if padded > self.max_tokens:
+            raise ValueError(
+                f"sample {longest} has {self.lengths[longest]} tokens, {padded} with padding; max_tokens is "
+                f"{self.max_tokens}: raise it, or cut lengths down to what the samples are truncated to"
+            )
+        content = np.asarray(self.lengths, np.int64).tobytes()
+        self._digest = hashlib.blake2b(content, digest_size=4).hexdigest()
+        self._rebase(0, 0)
+
+    def _padded(self, length: int) -> int:
+        return -(-max(length, 1) // self.multiple) * self.multiple
+
+    def _rebase(self, window: int, first: int) -> None:
+        self._base, self._known = (window, first), _Known()
+
+    def _windows(self) -> int:
+        return -(-len(self.sampler) // self.window)
+
+    def _plan(self, window: int) -> list[Ints]:
+        """The global batches of a window, in the order of their steps."""
+        known = self._known
+        if known.window != window:
+            ids = np.concatenate([self.sampler.global_batch(step) for step in self._steps_of(window)])
+            lengths = self._lengths_of(ids)
+            order = np.argsort(-lengths.astype(np.int64), kind="stable")
+            most = self.max_samples or len(ids)
+            ends = np.empty(len(ids), np.int64)
+            count = _cut(lengths[order], self.max_tokens, self.multiple, self.ranks, most, ends)
+            cuts = np.split(ids[order], ends[: count - 1])
+            mixed = rng.shuffle(count, rng.key("token_budget", self.sampler.seed), window)
+            known.window, known.batches = window, [cuts[i] for i in mixed]
+        return known.batches
+
+    def _steps_of(self, window: int) -> range:
+        return range(window * self.window, min((window + 1) * self.window, len(self.sampler)))
+
+    def _lengths_of(self, ids: Ints) -> NDArray[Any]:
+        if (out := np.flatnonzero(ids >= len(self.lengths))).size:
+            raise ValueError(
+                f"the sampler gives sample {ids[out[0]]}, and lengths are of {len(self.lengths)} samples; "
+                "expected the lengths of all that it draws from"
+            )
+        return self.lengths[ids]
+
+    def _window_of(self, step: int) -> int | None:
+        """The window that a step is in, None beyond the last."""
+        if step < self._base[1]:
+            self._rebase(0, 0)
+        base, first = self._base
+        ends = self._known.ends
+        while step >= (ends[-1] if ends else first):
+            window = base + len(ends)
+            if window == self._windows():
+                return None
+            ends.append((ends[-1] if ends else first) + len(self._plan(window)))
+        return base + int(np.searchsorted(ends, step, side="right"))
+
+    def _first_of(self, window: int) -> int:
+        """The first step of a window that is known, or one past the last step."""
+        base, first = self._base
+        return first if window == base else self._known.ends[window - base - 1]
+
+    def __len__(self) -> int:
+        """The number of batches from step 0. All are planned for it: about a second a million samples."""
+        self._window_of(2**62)
+        return self._first_of(self._windows())
+
+    def _has(self, step: int) -> bool:
+        return step >= 0 and self._window_of(step) is not None
+
+    def _batch(self, step: int, rank: int, world_size: int) -> TokenBatch:
+        window = cast(int, self._window_of(step))
+        ids = self._plan(window)[step - self._first_of(window)]
+        tokens = int(self.lengths[ids].sum(dtype=np.int64))
+        share = self.ranks // world_size
+        parts = [ids[r :: self.ranks] for r in range(rank * share, (rank + 1) * share)]
+        return TokenBatch(
+            np.concatenate(parts).tolist(),
+            step=step,
+            samples=len(ids),
+            tokens=tokens,
+            normalizer=tokens / self.world_size,
+            lr_scale=_SCALES[self.lr_scaling](len(ids) / self.sampler.batch_size),
+        )
+
+    def _exposures(self, start: int, stop: int) -> Ints:
+        counts = np.zeros(len(self.lengths), np.int64)
+        for step in range(start, stop):
+            window = cast(int, self._window_of(step))
+            ids = self._plan(window)[step - self._first_of(window)]
+            np.add.at(counts, ids, 1)
+        return counts
+
+    def _place(self, step: int) -> dict[str, Any]:
+        window = self._window_of(step)
+        window = self._windows() if window is None else window
+        inner = self.sampler.state_dict(min(window * self.window, len(self.sampler)))
+        return {"step": step, "first": self._first_of(window), "sampler": inner}
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("max_tokens", "multiple", "window", "max_samples", "ranks")
+        said = " ".join(f"{name}={getattr(self, name)}" for name in names)
+        return {"settings": f"{said} lengths={self._digest}"}
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.sampler.load_state_dict(state["sampler"])
+        self._rebase(-(-self.sampler.step // self.window), whole("first", state["first"], low=0))
+        self.step = whole("step", state["step"], low=state["first"])
+
+
+class _Known:
+    """What was planned already: the end of each window from the base on, and the batches of one.
+
+    It is no part of what a sampler is, and is not pickled.
+    """
+
+    def __init__(self) -> None:
+        self.ends: list[int] = []
+        self.window = -1
+        self.batches: list[Ints] = []
+
+    def __reduce__(self) -> tuple[type["_Known"], tuple[()]]:
+        return _Known, ()
+
+
+@kernel
+def _cut(lengths: Any, max_tokens: int, multiple: int, ranks: int, most: int, ends: Ints) -> int:
+    """Where to cut samples that are sorted from long to short; how many batches there are."""
+    count, start = 0, 0
+    while start < len(lengths):
+        padded = -(-max(lengths[start], 1) // multiple) * multiple
+        start = min(start + min(max_tokens // padded, most // ranks) * ranks, len(lengths))
+        ends[count] = start
+        count += 1
+    return count
