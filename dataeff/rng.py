@@ -6,7 +6,8 @@ which lets seed 0, index 1 collide with seed 1, index 0).
 
 Sources: the mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014); the stream
 is Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011), checked against its published test vectors; the
-permutation is an alternating, unbalanced Feistel network with cycle walking (Black and Rogaway, CT-RSA 2002).
+permutation is an alternating, unbalanced Feistel network, one half modular, with cycle walking (Black and
+Rogaway, CT-RSA 2002).
 """
 
 import hashlib
@@ -29,7 +30,7 @@ _32 = np.uint64(32)
 _LARGEST = 2**62
 _64 = np.uint64(64)
 _ROUNDS = 4  # of the permutation, each both ways
-_FEWEST_BITS = np.uint64(6)  # that it permutes: on 4 bits a Feistel network only reaches even permutations
+_FEWEST = np.uint64(3)  # bits in a half: on 2 and 2 a Feistel network only reaches even permutations
 
 
 @kernel
@@ -70,17 +71,18 @@ def _hash(x: np.uint64) -> np.uint64:
 
 
 @kernel
-def _network(x: Words, bits: Words, keys: Words) -> None:
-    """Send each x to another in [0, 2**bits), in place. Round by round, so that the loops are vectorised."""
-    low, high, key = np.empty_like(x), np.empty_like(x), keys.copy()
-    left, right = np.empty_like(x), np.empty_like(x)
+def _network(x: Words, low: Words, most: Words, keys: Words) -> None:
+    """Send each x to another in [0, most * 2**low), in place. Round by round: the loops are vectorised.
+
+    The left half counts to `most` and is added to modulo that, the right half has `low` bits.
+    """
+    key, left, right = keys.copy(), np.empty_like(x), np.empty_like(x)
     for i in range(x.size):
-        low[i] = bits[i] >> _ONE
-        high[i] = bits[i] - low[i]
         left[i], right[i] = x[i] >> low[i], x[i] & ((_ONE << low[i]) - _ONE)
     for _ in range(_ROUNDS):
         for i in range(x.size):
-            left[i] ^= _hash(right[i] ^ (key[i] + _GOLDEN)) >> (_64 - high[i])
+            moved = left[i] + (((_hash(right[i] ^ (key[i] + _GOLDEN)) >> _32) * most[i]) >> _32)
+            left[i] = min(moved, moved - most[i])  # below 0 is large
         for i in range(x.size):
             key[i] += _GOLDEN + _GOLDEN
             right[i] ^= _hash(left[i] ^ key[i]) >> (_64 - low[i])
@@ -89,44 +91,20 @@ def _network(x: Words, bits: Words, keys: Words) -> None:
 
 
 @kernel
-def _bits_of(size: np.uint64) -> np.uint64:
-    """How many bits the network permutes for [0, size): fewer than twice as many numbers, but if tiny."""
-    bits = _FEWEST_BITS
-    while (_ONE << bits) < size:
-        bits += _ONE
-    return bits
-
-
-@kernel
 def _send(x: Words, sizes: Words, keys: Words) -> None:
     """Where the permutation of [0, size) under each key sends x, in place."""
-    bits = np.empty_like(x)
-    size, of_size = np.uint64(0), _FEWEST_BITS
-    for i in range(x.size):
-        if sizes[i] != size:  # most often it is the one before
-            size, of_size = sizes[i], _bits_of(sizes[i])
-        bits[i] = of_size
-    _network(x, bits, keys)
-    outside = np.empty(x.size, np.int64)
-    count = 0
-    for i in range(x.size):
-        if x[i] >= sizes[i]:
-            outside[count] = i
-            count += 1
-    again, their_bits, their_keys = np.empty_like(x), np.empty_like(x), np.empty_like(x)
-    while count:  # walk the cycle until it comes back into [0, size)
-        for place in range(count):
-            i = outside[place]
-            again[place], their_bits[place], their_keys[place] = x[i], bits[i], keys[i]
-        _network(again[:count], their_bits[:count], their_keys[:count])
-        left = 0
-        for place in range(count):
-            i = outside[place]
-            x[i] = again[place]
-            if x[i] >= sizes[i]:
-                outside[left] = i
-                left += 1
-        count = left
+    low, most = np.empty_like(x), np.empty_like(x)
+    exponents = sizes.astype(np.float64).view(np.uint64)
+    for i in range(x.size):  # the network's range is hardly larger than [0, size)
+        low[i] = max(((exponents[i] >> np.uint64(52)) - np.uint64(1022)) >> _ONE, _FEWEST)
+        most[i] = max((sizes[i] + (_ONE << low[i]) - _ONE) >> low[i], _ONE << _FEWEST)
+    _network(x, low, most, keys)
+    outside = np.flatnonzero(x >= sizes)
+    while outside.size:  # walk the cycle until it comes back into [0, size)
+        again = x[outside]
+        _network(again, low[outside], most[outside], keys[outside])
+        x[outside] = again
+        outside = outside[again >= sizes[outside]]
 
 
 @kernel
