@@ -11,8 +11,8 @@ degree 2 from percentile 1 to 100, by one metric and by two. What each does:
   once more without, so that nearly every step has a new pool. That it is made does not count.
 
 The median over the runs is compared. At 100M samples a fresh process opens the curriculum of two metrics,
-whose order is kept beside the index, and takes the same 2,000 steps, without and with the pages of the order
-in memory. Its own memory is what the process holds beyond what it held before, without mapped files.
+whose order is kept beside the index, and takes the same 2,000 steps, twice. Its own memory is what it holds
+at the end beyond what it held after the imports, compiled code among it, without mapped files.
 """
 
 import argparse
@@ -159,8 +159,8 @@ def _own_memory() -> float:
 
 def at_scale(index: Path) -> dict[str, float]:
     """In a fresh process: open the curriculum of two metrics, whose order is kept; take all steps twice."""
-    _run(_sampler(_curriculum(_warm(index), METRICS, multiple=None)))
     before = _own_memory()
+    _run(_sampler(_curriculum(_warm(index), METRICS, multiple=None)))
     began = time.perf_counter()
     curriculum = _curriculum(de.index.open(index), METRICS, multiple=None)
     opened = time.perf_counter() - began

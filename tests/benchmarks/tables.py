@@ -53,9 +53,33 @@ def index_scale(figures: dict[str, Any]) -> str:
     return _aligned(rows) + "\n" + _aligned(paper)
 
 
+def sampler_vs_deepspeed(figures: dict[str, Any]) -> str:
+    """Batches a second and the slowest step of each, the ratio, then what 100 million samples take."""
+    rows = [("metrics", "sampler", "batches/s", "slowest step ms", "ratio")]
+    for metrics in ("one", "two"):
+        own = figures[metrics]
+        for key, title in {"theirs": "DeepSpeed", "ours": "dataeff", "ours_finer": "dataeff, finer"}.items():
+            ratio = f"{own['ours_to_theirs']:.1f}" if key == "ours" else ""
+            rate, slowest = own[key]["batches_per_s"], own[key]["slowest_ms"]
+            rows.append((metrics, title, f"{rate:,}", f"{slowest:.2f}", ratio))
+    scale = figures["at_scale"]
+    paper = [
+        (f"at {scale['samples']:,} samples", ""),
+        ("merging two orders, once", f"{scale['merge_s']:.1f} s"),
+        ("opening the merged order", f"{scale['open_s']:.3f} s"),
+        ("making the sampler", f"{scale['make_sampler_s']:.3f} s"),
+        ("batches a second", f"{scale['batches_per_s']:,}"),
+        ("slowest step", f"{scale['slowest_ms']:.2f} ms"),
+        ("memory beyond mapped files", f"{scale['memory_mb']:.0f} MB"),
+        ("state", f"{scale['state_bytes']} bytes"),
+    ]
+    return _aligned(rows) + "\n" + _aligned(paper)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "index_scale": index_scale,
     "index_vs_deepspeed": index_vs_deepspeed,
+    "sampler_vs_deepspeed": sampler_vs_deepspeed,
 }
 
 
