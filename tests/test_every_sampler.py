@@ -351,7 +351,7 @@ def test_the_normalizer_makes_the_mean_over_all_tokens():
         ({"ranks": 7}, "the sampler's batch_size 20 is not divisible by ranks 7; choose a multiple"),
         ({"ranks": 4, "max_samples": 3}, "max_samples is 3; expected at least ranks, 4"),
         ({"lr_scaling": "cubic"}, "lr_scaling is 'cubic'; expected one of linear, sqrt, none"),
-        ({"sampler": [[1, 2]]}, r"sampler is \[\[1, 2\]\]; expected curriculum, shuffled or mixture"),
+        ({"sampler": [[1, 2]]}, r"sampler is \[\[1, 2\]\]; expected curriculum, shuffled, mixture, or"),
         ({"window": 0}, "window is 0; expected a whole number of at least 1"),
     ],
 )

@@ -291,6 +291,17 @@ def test_values_that_are_no_difficulties_are_refused(tmp_path, values, said):
     assert not (tmp_path / "idx").exists()
 
 
+def test_no_values_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="there are no values; expected one a sample"):
+        de.index.from_values({"m": []}, out=tmp_path / "idx")
+    index = de.index.from_values({"m": [1]}, out=tmp_path / "idx")
+    with pytest.raises(ValueError, match="values is empty; expected one metric at least"):
+        index.add({})
+    for name in ("corpus.json", "x" * 101, "orders", ".hidden"):
+        with pytest.raises(ValueError, match=f"'{name}' cannot name a metric"):
+            index.add({name: [1]})
+
+
 def test_from_values_does_not_overwrite(tmp_path):
     de.index.from_values({"a": [1]}, out=tmp_path)
     with pytest.raises(ValueError, match="already holds an index; choose another folder"):

@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("dataeff: interrupted", file=sys.stderr)
+        return 130
     except (ValueError, OSError, ImportError) as error:
         print(f"dataeff: error: {error}", file=sys.stderr)
         return 2

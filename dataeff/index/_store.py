@@ -75,6 +75,8 @@ class Index:
 
         Raises ValueError for a metric that is held already, another number of values, or not finite ones.
         """
+        if not values:
+            raise ValueError("values is empty; expected one metric at least, as in {'loss': values}")
         with _files.locked(self.path):
             finish(self.path)
             manifest = read_manifest(self.path)
@@ -151,6 +153,8 @@ def from_values(values: Mapping[str, ArrayLike], *, out: str | Path, corpus: Cor
     if len(set(shapes.values())) != 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise ValueError(f"values have the shapes {shapes}; expected one number a sample for every metric")
     samples = next(iter(shapes.values()))[0]
+    if not samples:
+        raise ValueError("there are no values; expected one a sample, and one sample at least")
     arrays = _checked(values, samples)
     if corpus is not None and len(corpus) != samples:
         raise ValueError(f"there are {samples} values and {len(corpus)} samples; expected one value a sample")

@@ -215,12 +215,9 @@ def checked_name(name: object) -> str:
         ...
         ValueError: '<lambda>' cannot name a metric; give it one of letters, digits, _ and -: {"name": metric}
     """
-    if (
-        not isinstance(name, str)
-        or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII)
-        or name in ("parts", "orders")
-    ):
+    plain = isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII)
+    if not plain or name in ("parts", "orders") or str(name).endswith(".json"):
         raise ValueError(
             f'{name!r} cannot name a metric; give it one of letters, digits, _ and -: {{"name": metric}}'
         )
-    return name
+    return str(name)

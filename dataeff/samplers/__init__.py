@@ -5,10 +5,11 @@ from dataeff.samplers._curriculum import curriculum
 from dataeff.samplers._importance import WeightedBatch, importance
 from dataeff.samplers._mixture import mixture
 from dataeff.samplers._shuffled import shuffled
-from dataeff.samplers._token_budget import TokenBatch, token_budget
+from dataeff.samplers._token_budget import Stream, TokenBatch, token_budget
 
 __all__ = [
     "Batch",
+    "Stream",
     "TokenBatch",
     "WeightedBatch",
     "curriculum",

@@ -1,8 +1,8 @@
 """The token-budget sampler: batches of about as many tokens, not of as many samples."""
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 import attrs
 import numpy as np
@@ -12,7 +12,7 @@ from dataeff import rng
 from dataeff._check import is_whole, whole
 from dataeff._kernel import kernel
 from dataeff.samplers._batch import Batch
-from dataeff.samplers._steps import Ints, Ranked, Steps
+from dataeff.samplers._steps import Ints, Ranked
 
 _fixed = attrs.setters.frozen
 _SCALES: dict[str, Callable[[float], float]] = {
@@ -20,6 +20,38 @@ _SCALES: dict[str, Callable[[float], float]] = {
     "sqrt": lambda ratio: float(ratio**0.5),
     "none": lambda ratio: 1.0,
 }
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """What a token budget cuts: batches of one size over all ranks, any of them at once.
+
+    Examples:
+        >>> from dataeff.samplers import shuffled
+        >>> isinstance(shuffled(4, batch_size=2, seed=1), Stream)
+        True
+    """
+
+    batch_size: int
+    """Samples in a batch over all ranks."""
+    seed: int
+    """Also of the order in which batches are cut."""
+    steps: int
+    """How many batches there are."""
+    step: int
+    """Where `load_state_dict` has left it."""
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+
+    def global_batch(self, step: int) -> Sequence[int]:
+        """The ids of the batch of `step` over all ranks."""
+
+    def state_dict(self, step: int | None = None) -> dict[str, Any]:
+        """What goes on with `step`."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
 
 
 class TokenBatch(Batch):
@@ -82,7 +114,8 @@ class token_budget(Ranked):
     less than tokens, the number to divide by is (batch.tokens - batch.samples) / world_size.
 
     Args:
-        sampler: whose stream is cut: `curriculum`, `shuffled` or `mixture`, made with any rank.
+        sampler: whose stream is cut: `curriculum`, `shuffled` or `mixture`, made with any rank, or one of
+            your own that has what `Stream` says.
         lengths: tokens in each sample, by id: `index.values("length")`, say. (samples,), whole numbers.
         max_tokens: that one process holds in a batch, padding counted.
         multiple: lengths are padded to a multiple of this.
@@ -105,10 +138,10 @@ class token_budget(Ranked):
         >>> sorted(sorted(batch) for batch in sampler)
         [[0, 1, 2, 3], [4, 5], [6, 7]]
         >>> sampler[0].tokens, sampler[0].lr_scale == len(sampler[0]) / 4
-        (11, True)
+        (15, True)
     """
 
-    sampler: Steps = attrs.field(on_setattr=_fixed)
+    sampler: Stream = attrs.field(on_setattr=_fixed)
     lengths: NDArray[Any] = attrs.field(
         kw_only=True,
         converter=_as_lengths,
@@ -130,8 +163,11 @@ class token_budget(Ranked):
     _digest: str = attrs.field(init=False, repr=False, eq=False)
 
     def _prepare(self) -> None:
-        if not isinstance(self.sampler, Steps):
-            raise ValueError(f"sampler is {self.sampler!r}; expected curriculum, shuffled or mixture")
+        if not isinstance(self.sampler, Stream):
+            raise ValueError(
+                f"sampler is {self.sampler!r}; expected curriculum, shuffled, mixture, or one of your own "
+                "with batch_size, seed, steps, global_batch and a state"
+            )
         if self.lr_scaling not in _SCALES:
             raise ValueError(f"lr_scaling is {self.lr_scaling!r}; expected one of {', '.join(_SCALES)}")
         if cast(Any, self.ranks) is None:
