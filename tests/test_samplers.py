@@ -62,7 +62,7 @@ def dealt(cohorts, step):
 def test_draws_are_those_of_the_definition(sizes, gaps, batch_size, seed):
     entry_steps, ends = np.cumsum([0, *gaps])[: len(sizes)], np.cumsum(sizes)
     pools = Pools(entry_steps, np.zeros_like(ends), ends)
-    cohorts = _cohorts.Cohorts(None, pools, batch_size=batch_size, key=seed)
+    cohorts = _cohorts.Cohorts(pools, batch_size=batch_size, key=seed)
     entered = [np.flatnonzero(entry_steps <= step).tolist() for step in range(20)]
     phases = cohorts._cohorts[2].tolist()
     expected = draws_by_definition(entered.__getitem__, sizes, phases, batch_size, 20)
@@ -83,7 +83,7 @@ def windows(draw):
 
 @given(windows(), st.integers(1, 7), st.integers(0, 2**40))
 def test_draws_of_a_window_are_those_of_the_definition(pools, batch_size, seed):
-    cohorts = _cohorts.Cohorts(None, pools, batch_size=batch_size, key=seed)
+    cohorts = _cohorts.Cohorts(pools, batch_size=batch_size, key=seed)
     starts, sizes, phases, _ = cohorts._cohorts.tolist()
     steps = int(pools.steps[-1]) + 8
 
@@ -322,7 +322,7 @@ def test_far_steps_are_exact(step):
     """Whole epochs before and after: the counts are checked in Python's unbounded integers."""
     sizes, batch_size = np.array([3, 2**20, 2**31]), 4096
     pools = Pools([0, 5, 9], [0, 0, 0], np.cumsum(sizes))
-    cohorts = _cohorts.Cohorts(None, pools, batch_size=batch_size, key=1)
+    cohorts = _cohorts.Cohorts(pools, batch_size=batch_size, key=1)
     active = 1 if step < 5 else 3
     bases, phases = cohorts._runs[0].tolist(), cohorts._cohorts[2].tolist()
     ticks = [
@@ -365,7 +365,7 @@ def test_many_steps_of_a_window_are_gathered_without_an_ineligible_sample():
 
 def test_a_cohort_too_large_for_the_arithmetic_is_refused():
     with pytest.raises(ValueError, match=r"2147483649 samples enter in one step; at most 2\*\*31 can"):
-        _cohorts.Cohorts(None, Pools([0], [0], [2**31 + 1]), batch_size=1, key=1)
+        _cohorts.Cohorts(Pools([0], [0], [2**31 + 1]), batch_size=1, key=1)
 
 
 @given(
@@ -377,11 +377,10 @@ def test_a_cohort_too_large_for_the_arithmetic_is_refused():
 def test_exposures_are_counted_without_the_batches(sizes, gaps, batch_size, bounds):
     ends = np.cumsum(sizes)
     pools = Pools(np.cumsum([0, *gaps])[: len(sizes)], np.zeros_like(ends), ends)
-    order = np.arange(ends[-1])[::-1] + 2  # ids 0 and 1 never enter
-    cohorts = _cohorts.Cohorts(order, pools, batch_size=batch_size, key=3)
+    cohorts = _cohorts.Cohorts(pools, batch_size=batch_size, key=3)
     start, stop = sorted(bounds)
     drawn = [i for step in range(start, stop) for i in cohorts.draw(step).tolist()]
-    expected = np.bincount(np.array(drawn, int), minlength=ends[-1] + 2)
+    expected = np.bincount(np.array(drawn, int), minlength=ends[-1] + 2)  # the last two never enter
     assert cohorts.exposures(start, stop, ends[-1] + 2).tolist() == expected.tolist()
 
 

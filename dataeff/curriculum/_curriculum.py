@@ -1,5 +1,6 @@
 """Curriculum: which samples are eligible at each step."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -105,7 +106,7 @@ class Curriculum:
         """How many samples never enter, because no pace by value, or no window, reaches them."""
         return len(self.index) - self.pools.ever()
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Identifies which samples are eligible when: another one if that changes. 16 hex digits."""
         held, pools = self.index.checksums(), attrs.astuple(self.pools)

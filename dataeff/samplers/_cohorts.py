@@ -36,28 +36,26 @@ _BASE, _FIRST, _LAST, _POOL = range(4)  # and of runs
 
 @attrs.frozen(eq=False)
 class Cohorts:
-    """Draws from the slices of `order` that are the pools, `batch_size` a step.
+    """Draws from the pools of an order of samples, `batch_size` a step, as places in that order.
 
     Args:
-        order: sample ids; None stands for 0, 1, 2, ...
-        pools: which slice of it is eligible from which step on.
+        pools: which slice of the order is eligible from which step on.
         batch_size: draws a step.
         key: of the randomness.
 
     Examples:
         >>> pools = Pools(steps=[0, 3], starts=[0, 0], stops=[4, 10])
-        >>> cohorts = Cohorts(None, pools, batch_size=4, key=rng.key(7))
+        >>> cohorts = Cohorts(pools, batch_size=4, key=rng.key(7))
         >>> [sorted(cohorts.draw(step).tolist()) for step in (0, 1, 2)]
         [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
     """
 
-    order: NDArray[Any] | None
     pools: Pools
     batch_size: int
     key: int
     _batch_key: int = attrs.field(init=False)
     _cohorts: Ints = attrs.field(init=False)
-    """Where each starts in `order`, its size, its phase U and its key, as int64. (4, cohorts)."""
+    """Where each starts in the order, its size, its phase U and its key, as int64. (4, cohorts)."""
     _low: Ints = attrs.field(init=False)
     """The first cohort of each pool, (pools,); its cohorts stand together."""
     _high: Ints = attrs.field(init=False)
@@ -97,27 +95,21 @@ class Cohorts:
         self.draw(0)  # so that no step of the training waits for compiled code
 
     def draw(self, step: int, start: int = 0, stop: int | None = None) -> Ints:
-        """The sample ids of `step` in a keyed random order, of these those at `start` up to `stop`. int64."""
+        """The places drawn at `step` in a keyed random order, of these entries `start` to `stop`. int64."""
         slots = rng.shuffle(self.batch_size, self._batch_key, step, start=start, stop=stop)
         dealt = np.empty((4, len(slots)), np.int64)
         place = self._place(self._pool(step), step * self.batch_size)
         _deal(*place, self.batch_size, self._cohorts, self._first_run, self._runs, slots, dealt)
         starts, sizes, keys, numbers = dealt
-        places = starts + rng.draw_flat(numbers, sizes, keys.view(np.uint64))
-        ids: Ints = places if self.order is None else self.order[places].astype(np.int64)
-        return ids
+        return starts + rng.draw_flat(numbers, sizes, keys.view(np.uint64))
 
-    def exposures(self, start: int, stop: int, samples: int) -> Ints:
-        """How often each of so many sample ids is drawn from step `start` up to `stop`. (samples,) int64."""
-        counts = np.zeros(samples if self.order is None else len(self.order), np.int64)
+    def exposures(self, start: int, stop: int, places: int) -> Ints:
+        """How often each of so many places is drawn from step `start` up to `stop`. (places,) int64."""
+        counts = np.zeros(places, np.int64)
         bounds = (self._totals(step) for step in (start, stop))
         for (low, size, _, key), first, last in zip(self._cohorts.T.tolist(), *bounds, strict=True):
             count_draws(int(first), int(last), key % 2**64, counts[low : low + size])
-        if self.order is None:
-            return counts
-        of_samples = np.zeros(samples, np.int64)
-        of_samples[self.order] = counts
-        return of_samples
+        return counts
 
     def _pool(self, step: int) -> int:
         return int(self.pools.steps.searchsorted(step, side="right")) - 1

@@ -1,6 +1,7 @@
 """The curriculum sampler: every batch a pure function of (seed, step)."""
 
 import attrs
+import numpy as np
 
 from dataeff import rng
 from dataeff.curriculum import Curriculum
@@ -62,10 +63,14 @@ class curriculum(Steps):
     def _prepare(self) -> None:
         super()._prepare()
         pools, key = self.curriculum.pools.gathered(_POOLS), rng.key("curriculum", self.seed)
-        self._cohorts = Cohorts(self.curriculum.order, pools, batch_size=self.batch_size, key=key)
+        self._cohorts = Cohorts(pools, batch_size=self.batch_size, key=key)
 
     def _draw(self, step: int, start: int, stop: int) -> Ints:
-        return self._cohorts.draw(step, start, stop)
+        places = self._cohorts.draw(step, start, stop)
+        return np.asarray(self.curriculum.order[places], np.int64)
 
     def _exposures(self, start: int, stop: int) -> Ints:
-        return self._cohorts.exposures(start, stop, len(self.curriculum.index))
+        order = self.curriculum.order
+        counts = np.zeros(len(self.curriculum.index), np.int64)
+        counts[order] = self._cohorts.exposures(start, stop, len(order))
+        return counts

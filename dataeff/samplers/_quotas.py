@@ -1,7 +1,6 @@
 """How many samples of each step every domain gives: whole numbers as close to its weights as can be."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import attrs
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from dataeff._check import real
 from dataeff._kernel import kernel
-from dataeff.pacing import Pace
+from dataeff.pacing import Pace, table
 
 Ints = NDArray[np.int64]
 
@@ -71,20 +70,18 @@ def shares(weights: Mapping[str, Pace]) -> Ints:
         >>> shares({"web": constant(3), "code": constant(1)}).tolist() == [[3 * 2**30, 2**30]]
         True
     """
-    last = max(pace.steps for pace in weights.values())
-    table = np.array(
-        [[_weight(name, pace, step) for name, pace in weights.items()] for step in range(last + 1)]
-    )
-    if (none := np.flatnonzero(table.sum(1) == 0)).size:
+    tables = [np.array(table(pace), np.float64) for pace in weights.values()]
+    last = max(map(len, tables))
+    amounts = np.stack([np.pad(own, (0, last - len(own)), "edge") for own in tables], 1)
+    if (bad := np.argwhere(~(np.isfinite(amounts) & (amounts >= 0)))).size:
+        step, d = bad[0].tolist()
+        real(f"the weight of {list(weights)[d]!r} at step {step}", amounts[step, d].item(), low=0)
+    if (none := np.flatnonzero(amounts.sum(1) == 0)).size:
         raise ValueError(f"all weights are 0 at step {none[0]}; expected one above 0 at every step")
-    exact = table / table.max(1, keepdims=True)
+    exact = amounts / amounts.max(1, keepdims=True)
     parts = np.floor(exact / exact.sum(1, keepdims=True) * _ONE).astype(np.int64)
     parts[np.arange(len(parts)), parts.argmax(1)] += _ONE - parts.sum(1)
     return np.asarray(parts)
-
-
-def _weight(name: str, pace: Any, step: int) -> float:
-    return real(f"the weight of {name!r} at step {step}", pace(step), low=0)
 
 
 @kernel

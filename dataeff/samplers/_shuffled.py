@@ -59,7 +59,7 @@ class shuffled(Steps):
     def _prepare(self) -> None:
         super()._prepare()
         pools, key = Pools([0], [0], [self.samples]), rng.key("shuffled", self.seed)
-        self._cohorts = Cohorts(None, pools, batch_size=self.batch_size, key=key)
+        self._cohorts = Cohorts(pools, batch_size=self.batch_size, key=key)
 
     def _draw(self, step: int, start: int, stop: int) -> Ints:
         return self._cohorts.draw(step, start, stop)
