@@ -3,6 +3,7 @@
 from dataeff import config, corpus, index, metrics, ops, pacing, registry, rng, routing, samplers, transforms
 from dataeff.clock import Clock
 from dataeff.curriculum import Curriculum, paced, window
+from dataeff.simulation import simulate
 
 __all__ = [
     "Clock",
@@ -18,6 +19,7 @@ __all__ = [
     "rng",
     "routing",
     "samplers",
+    "simulate",
     "transforms",
     "window",
 ]

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from dataeff import _files, registry
-from dataeff.cli import _index, _show
+from dataeff.cli import _index, _show, _simulate
 
 DEMO = """\
 Train the same small GPT twice from the same seed on real text: once as usual, once on a curriculum
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _index.add(commands)
     _show.add(commands)
+    _simulate.add(commands)
 
     plugins = commands.add_parser(
         "plugins", help="list what is installed and whether it loads", description=PLUGINS

@@ -1,0 +1,86 @@
+"""`dataeff simulate`: a dry run of a curriculum."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dataeff import _files, config, index
+from dataeff.curriculum import Curriculum
+from dataeff.samplers import curriculum
+from dataeff.simulation import Length, simulate
+
+SIMULATE = """\
+Go through every batch that a curriculum would give, without training or loading a sample: how the pool grows,
+how hard and how long batches are over time, how often samples come, the tokens that are saved, and what
+does not fit together. Takes about a second for 20,000 batches.
+"""
+
+EPILOG = """\
+The configuration is TOML or JSON. Each table [curriculum.<metric>] has `pace`, or `low` and `high` of a
+window; [length] says how samples are cut, if they are, and needs the metric `length` in the index:
+
+  [curriculum.vocab_rarity]
+  by = "percentile"
+  pace = { name = "root", start = 1, end = 100, steps = 10_000, degree = 2 }
+
+  [length]
+  transform = "truncate"        # or "reshape", which loses no token
+  pace = { name = "linear", start = 80, end = 2048, steps = 10_000, multiple = 8 }
+
+examples:
+  dataeff simulate idx --config run.toml --steps 20_000 --batch-size 512
+  dataeff simulate idx --config run.toml --steps 20000 --batch-size 512 --plot run.png --json run.json
+"""
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "simulate",
+        help="what a curriculum would train on, before it does",
+        description=SIMULATE,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("index", type=Path, metavar="DIR", help="the folder of an index")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML or JSON, as below")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="of the run (default: until the last pace ends)"
+    )
+    parser.add_argument("--batch-size", type=int, required=True, metavar="B", help="samples over all ranks")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampler (default: %(default)s)")
+    parser.add_argument(
+        "--plot",
+        nargs="?",
+        type=Path,
+        const=Path("simulation.png"),
+        metavar="FILE",
+        help="write a picture (default: %(const)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=_simulate)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    tables = config.read(arguments.config)
+    growing = Curriculum.from_config(tables, index.open(arguments.index))
+    sampler = curriculum(
+        growing,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        steps=arguments.steps,
+        rank=0,
+        world_size=1,
+    )
+    found = simulate(sampler, length=Length.from_config(tables), progress=not arguments.quiet)
+    print(found)
+    if arguments.json:
+        _files.write_json(arguments.json, found.to_json())
+        print(f"\nEvery figure is in {arguments.json}")
+    if arguments.plot:
+        from dataeff import report
+
+        report.save_simulation(found, arguments.plot, title=f"{arguments.config} on {arguments.index}")
+        print(f"\nThe picture is in {arguments.plot}")
+    return 0

@@ -1,0 +1,51 @@
+"""How samples are cut in a dry run."""
+
+from typing import Any
+
+import attrs
+
+from dataeff import config
+from dataeff.pacing import Pace, as_pace
+
+_KEYS = ("pace", "transform", "metric")
+
+
+def _pace_or_none(pace: Any) -> Pace | None:
+    return None if pace is None else as_pace(pace)
+
+
+@attrs.frozen
+class Length:
+    """How samples are cut to a length: by `transform`, "truncate" or "reshape", to `pace(step)` tokens.
+
+    `metric` is the metric of the index that holds the tokens of each sample.
+
+    Examples:
+        >>> from dataeff import pacing
+        >>> Length(pacing.linear(80, 2048, steps=1000, multiple=8)).transform
+        'truncate'
+    """
+
+    pace: Pace | None = attrs.field(default=None, converter=_pace_or_none)
+    transform: str = attrs.field(
+        default="truncate", kw_only=True, validator=attrs.validators.instance_of(str)
+    )
+    metric: str = attrs.field(default="length", kw_only=True, validator=attrs.validators.instance_of(str))
+
+    @transform.validator
+    def _check_transform(self, _: object, value: str) -> None:
+        if value not in ("truncate", "reshape"):
+            raise ValueError(f"transform is {value!r}; expected 'truncate' or 'reshape'")
+
+    @classmethod
+    def from_config(cls, tables: Any) -> "Length":
+        """What the table `length` says: `pace`, `transform` and `metric`, each if it is not the default.
+
+        Examples:
+            >>> Length.from_config({"length": {"pace": 512}}).pace
+            constant(value=512)
+        """
+        told = dict(tables.get("length", {}))
+        if strange := [key for key in told if key not in _KEYS]:
+            raise ValueError(f"length has {strange[0]!r}; expected {', '.join(_KEYS)}")
+        return cls(config.made("pacings", told.pop("pace", None)), **told)

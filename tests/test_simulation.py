@@ -1,0 +1,227 @@
+"""The dry run: figures as the words say, sample by sample; what does not fit is named."""
+
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import dataeff as de
+from dataeff import Curriculum, cli, paced, window
+from dataeff.pacing import constant, linear, root
+from dataeff.simulation import Length, simulate
+
+LENGTHS = [(i * 13) % 40 + 1 for i in range(100)]
+
+
+@pytest.fixture
+def index(tmp_path):
+    losses = [((i * 37) % 100) / 10 for i in range(100)]
+    return de.index.from_values({"loss": losses, "length": LENGTHS}, out=tmp_path / "index")
+
+
+def sampler(index, how=None, **options):
+    growing = Curriculum(index, {"loss": how or paced(root(5, 100, steps=60), by="percentile")})
+    return de.samplers.curriculum(growing, **{"batch_size": 4, "seed": 1, "steps": 80} | options)
+
+
+def test_figures_are_those_of_the_batches(index):
+    drawn, seqlen = sampler(index), linear(5, 40, steps=50, multiple=5)
+    found = simulate(drawn, length=Length(seqlen))
+    assert found.steps.tolist() == list(range(80))
+    tokens, plain, seen = 0, 0, Counter()
+    for step in range(80):
+        batch = drawn[step]
+        seen.update(batch)
+        cut = [min(LENGTHS[i], seqlen(step)) for i in batch]
+        tokens, plain = tokens + sum(cut), plain + sum(LENGTHS[i] for i in batch)
+        losses = [((i * 37) % 100) / 10 for i in batch]
+        assert found.pool[step] == len(drawn.curriculum.pool(step))
+        np.testing.assert_allclose(found.difficulty["loss"][step, 1], np.mean(losses))
+        assert found.length[step].tolist() == [np.mean(cut), max(cut)]
+        assert (
+            max(losses)
+            <= found.bound["loss"][step]
+            == max(((i * 37) % 100) / 10 for i in drawn.curriculum.pool(step).tolist())
+        )
+    assert (found.tokens, found.dropped) == (tokens, plain - tokens)
+    assert found.plain_tokens == round(320 * np.mean(LENGTHS))
+    assert found.saving == 1 - tokens / found.plain_tokens
+    counts = Counter(seen[i] for i in range(100))
+    assert found.exposures.tolist() == [counts[n] for n in range(max(counts) + 1)]
+
+
+def test_reshaping_loses_no_token(index):
+    found = simulate(sampler(index), length=Length(10, transform="reshape"))
+    assert found.dropped == 0
+    assert (
+        found.tokens == simulate(sampler(index)).tokens > simulate(sampler(index), length=Length(10)).tokens
+    )
+
+
+def test_a_long_run_is_looked_at_evenly(index):
+    found = simulate(sampler(index, steps=10_001))
+    assert len(found.steps) == 200
+    assert found.steps[[0, -1]].tolist() == [0, 10_000]
+    assert found.exposures @ np.arange(len(found.exposures)) == 10_001 * 4
+
+
+def test_an_index_without_lengths_says_nothing_of_tokens(tmp_path):
+    index = de.index.from_values({"loss": np.arange(100)}, out=tmp_path)
+    found = simulate(sampler(index))
+    assert (found.length, found.tokens, found.saving) == (None, None, None)
+    with pytest.raises(
+        ValueError, match="holds no 'length', so what is cut is not known; it holds loss: add"
+    ):
+        simulate(sampler(index), length=Length(8))
+
+
+def test_it_gives_the_same_each_time_and_depends_on_the_seed(index):
+    first, second = (simulate(sampler(index)).to_json() for _ in range(2))
+    assert first == second != simulate(sampler(index, seed=2)).to_json()
+
+
+def test_windows_are_simulated_too(index):
+    found = simulate(sampler(index, window(linear(90, 0, steps=60), by="percentile")))
+    assert found.pool.tolist() == sorted(found.pool.tolist())
+    assert found.difficulty["loss"][0, 1] > found.difficulty["loss"][-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("how", "options", "length", "said"),
+    [
+        (
+            None,
+            {"steps": 20},
+            None,
+            r"the pace of 'loss' \(by percentile\) never reaches its end: it is at 58.* at the last step, "
+            r"19, and at 100 only at step 60; shorten it, or train longer",
+        ),
+        (
+            None,
+            {"steps": 40},
+            Length(linear(8, 40, steps=90, multiple=8)),
+            "the pace of the length never reaches",
+        ),
+        (paced(7.5), {}, None, "24 of 100 samples never enter"),
+        (
+            None,
+            {"batch_size": 12},
+            None,
+            r"smaller than a batch of 12 at 1 steps, up to step 0 \(5 samples at the least\): a sample comes",
+        ),
+        (
+            None,
+            {},
+            Length(linear(8, 64, steps=9, multiple=8)),
+            "ends at 64, and the longest sample has 40 tokens",
+        ),
+        (
+            window(linear(0, 98, steps=30), by="percentile"),
+            {},
+            None,
+            r"smaller than a batch of 4 at 50 steps, up to step 79 \(2 samples at the least\)",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(index, how, options, length, said):
+    [*notes] = simulate(sampler(index, how, **options), length=length).notes
+    assert any(re.search(said, note) for note in notes), notes
+
+
+def test_what_fits_has_no_notes(index):
+    assert simulate(sampler(index), length=Length(linear(8, 40, steps=60, multiple=8))).notes == ()
+
+
+def test_truncating_packed_samples_is_named(tmp_path):
+    index = de.index.from_values({"loss": np.arange(100), "length": np.full(100, 64)}, out=tmp_path)
+    [note] = simulate(sampler(index), length=Length(constant(48))).notes
+    assert note.startswith("all samples have 64 tokens, as packed ones do, and truncation drops 25.0% of the")
+    assert simulate(sampler(index), length=Length(constant(48), transform="reshape")).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Length(8, transform="cut"), "transform is 'cut'; expected 'truncate' or 'reshape'"),
+        (
+            lambda: Length.from_config({"length": {"paces": 8}}),
+            "length has 'paces'; expected pace, transform,",
+        ),
+        (lambda: Length("long"), "value is 'long'; expected a finite number"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_a_length_that_is_no_whole_number_is_refused(index):
+    with pytest.raises(
+        ValueError, match=r"the length at step 1 is 8.5; expected whole .* give the pace multiple="
+    ):
+        simulate(sampler(index), length=Length(linear(8, 18, steps=20)))
+
+
+CONFIG = """
+[curriculum.loss]
+by = "percentile"
+pace = { name = "root", start = 5, end = 100, steps = 60 }
+
+[length]
+pace = 20
+"""
+
+
+def test_the_command_prints_writes_and_draws(index, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text(CONFIG)
+    arguments = [
+        "simulate",
+        "index",
+        "--config",
+        "run.toml",
+        "--batch-size",
+        "12",
+        "--steps",
+        "50",
+        "--quiet",
+    ]
+    assert cli.main([*arguments, "--json", "run.json", "--plot"]) == 0
+    out = capsys.readouterr().out
+    assert "50 steps of 12 samples, of 100 in the index" in out
+    assert "loss: mean  bound  tokens: mean  longest" in out
+    assert "note: the pace of 'loss' (by percentile) never reaches its end" in out
+    assert max(map(len, out.split("note:")[0].splitlines())) <= 110
+    told = json.loads((tmp_path / "run.json").read_text())
+    expected = simulate(sampler(index, seed=0, batch_size=12, steps=50), length=Length(20))
+    assert told == json.loads(json.dumps(expected.to_json()))
+    assert (tmp_path / "simulation.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("index", "nowhere"), "no index in nowhere"),
+        (("run.toml", "other.toml"), "No such file or directory: 'other.toml'"),
+        (("12", "0"), "batch_size is 0; expected a whole number of at least 1"),
+        (("50", "-1"), "steps is -1; expected a whole number of at least 0"),
+    ],
+)
+def test_the_command_refuses_in_one_line(index, tmp_path, capsys, monkeypatch, change, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text(CONFIG)
+    arguments = [
+        "simulate",
+        "index",
+        "--config",
+        "run.toml",
+        "--batch-size",
+        "12",
+        "--steps",
+        "50",
+        "--quiet",
+    ]
+    assert cli.main([change[1] if word == change[0] else word for word in arguments]) == 2
+    assert said in capsys.readouterr().err
