@@ -14,7 +14,20 @@ Ints = NDArray[np.int64]
 
 @attrs.frozen(eq=False)
 class Simulation:
-    """What a sampler's batches would be, as `simulate` gives it. Arrays have an entry for each of `steps`."""
+    """What a sampler's batches would be, as `simulate` gives it. Arrays have an entry for each of `steps`.
+
+    It prints as a table over time, the totals, and the notes.
+
+    Examples:
+        >>> import tempfile
+        >>> import dataeff as de
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     index = de.index.from_values({"loss": range(100)}, out=out)
+        ...     growing = de.Curriculum(index, {"loss": de.paced(de.pacing.linear(9, 99, steps=9))})
+        ...     found = de.simulate(de.samplers.curriculum(growing, batch_size=4, seed=1))
+        ...     found.pool.tolist(), found.exposures.tolist()
+        ([10, 20, 30, 40, 50, 60, 70, 80, 90], [...])
+    """
 
     batch_size: int
     samples: int
@@ -57,7 +70,6 @@ class Simulation:
         return told | {"saving": self.saving}
 
     def __str__(self) -> str:
-        """A table over time, the totals, and the notes."""
         return text(self)
 
 
