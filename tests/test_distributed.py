@@ -1,5 +1,6 @@
-"""Two processes with DDP take the same step as one process with the whole batch."""
+"""Processes with DDP take the steps of one process with the whole batch, also when they are killed."""
 
+import itertools
 import subprocess
 import sys
 
@@ -57,3 +58,91 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     for name, weight in whole[2].items():
         assert torch.equal(first[2][name], second[2][name])
         torch.testing.assert_close(first[2][name], weight, rtol=1e-10, atol=1e-12)
+
+
+ELASTIC = """
+import os, sys
+from pathlib import Path
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+import dataeff as de
+
+folder, lost_at = Path(sys.argv[1]), int(sys.argv[2])
+distributed.init_process_group("gloo")
+rank = distributed.get_rank()
+corpus = de.corpus.open([[(i * 7 + j) % 32 for j in range(17)] for i in range(60)])
+seqlen = de.pacing.linear(4, 16, steps=16, multiple=2)
+pace = de.paced(de.pacing.linear(20, 60, steps=18))
+curriculum = de.Curriculum(de.index.open(folder / "index"), {"m": pace})
+sampler = de.samplers.curriculum(curriculum, batch_size=6, seed=3)
+
+def collate(samples):
+    step = samples.batch.step
+    return step, list(samples.batch), de.transforms.truncate(torch.stack(samples), seqlen(step) + 1)
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Embedding(32, 8), torch.nn.Linear(8, 32)).double()
+parallel = DistributedDataParallel(model)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+if (folder / "checkpoint.pt").exists():
+    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+    for name, part in (("model", model), ("optimizer", optimizer), ("sampler", sampler)):
+        part.load_state_dict(checkpoint[name])
+
+loader = DataLoader(corpus.dataset(), batch_sampler=sampler, collate_fn=collate, num_workers=2)
+for step, ids, tokens in loader:
+    logits = parallel(tokens[:, :-1])
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    if step == lost_at:
+        os.kill(os.getpid(), 9)  # in the middle of the step, all processes at once
+    optimizer.step()
+    optimizer.zero_grad()
+    with open(folder / f"{distributed.get_world_size()}-{rank}.txt", "a") as file:
+        print(step, tokens.shape[1] - 1, *ids, file=file)
+    if rank == 0:
+        checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(checkpoint | {"sampler": sampler.state_dict(step + 1)}, folder / "beside.pt")
+        os.replace(folder / "beside.pt", folder / "checkpoint.pt")
+distributed.destroy_process_group()
+"""
+
+
+def torchrun(script, processes, *words):
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.Popen([sys.executable, *command, script, *map(str, words)])
+
+
+def trained(folder, processes):
+    """(step, length, *ids) of each step, the ids of all ranks one after the other."""
+    ranks = [(folder / f"{processes}-{rank}.txt").read_text().splitlines() for rank in range(processes)]
+    for lines in zip(*ranks, strict=True):
+        parts = [[int(word) for word in line.split()] for line in lines]
+        assert len({tuple(part[:2]) for part in parts}) == 1
+        yield [*parts[0][:2], *itertools.chain.from_iterable(part[2:] for part in parts)]
+
+
+def test_a_run_that_is_killed_and_resumed_on_other_processes_takes_the_steps_of_one(tmp_path):
+    """Two processes, killed at step 7; one, killed at step 12; three. And one that was never killed."""
+    import dataeff as de
+
+    lost, never = tmp_path / "lost", tmp_path / "never"
+    for folder in (lost, never):
+        de.index.from_values({"m": range(60)}, out=folder / "index")
+    (tmp_path / "train.py").write_text(ELASTIC)
+    whole = torchrun(tmp_path / "train.py", 1, never, -1)
+    for processes, lost_at in ((2, 7), (1, 12), (3, -1)):
+        assert (torchrun(tmp_path / "train.py", processes, lost, lost_at).wait() == 0) == (lost_at < 0)
+    assert whole.wait() == 0
+
+    cl = de.Curriculum(de.index.open(lost / "index"), {"m": de.paced(de.pacing.linear(20, 60, steps=18))})
+    sampler = de.samplers.curriculum(cl, batch_size=6, seed=3)
+    seqlen = de.pacing.linear(4, 16, steps=16, multiple=2)
+    due = [[step, seqlen(step), *sampler.global_batch(step)] for step in range(18)]
+    assert list(trained(never, 1)) == due
+    assert [list(trained(lost, processes)) for processes in (2, 1, 3)] == [due[:7], due[7:12], due[12:]]
+    resumed, uninterrupted = (torch.load(folder / "checkpoint.pt") for folder in (lost, never))
+    assert resumed["sampler"] == uninterrupted["sampler"] == sampler.state_dict(18)
+    for name, weight in uninterrupted["model"].items():
+        torch.testing.assert_close(resumed["model"][name], weight, rtol=1e-10, atol=1e-12)

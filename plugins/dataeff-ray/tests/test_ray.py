@@ -7,6 +7,7 @@ from concurrent.futures import wait as wait_for
 
 import attrs
 import dataeff as de
+import numpy as np
 import pytest
 import ray
 
@@ -141,14 +142,15 @@ def test_a_value_that_is_not_finite_names_the_sample(executor, tmp_path):
 
 
 def test_a_metric_that_cannot_be_sent_is_named_so(executor, tmp_path):
-    lock = threading.Lock()
+    @attrs.frozen
+    class Locked(de.metrics.Metric):
+        lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
 
-    def locked(tokens):
-        with lock:
-            return len(tokens)
+        def score(self, shard, fitted):
+            return np.zeros(len(shard))
 
     with pytest.raises(ValueError, match="cannot be sent to other processes: .*cannot pickle"):
-        build(tmp_path / "idx", {"locked": locked}, executor=executor)
+        build(tmp_path / "idx", {"locked": Locked()}, executor=executor)
 
 
 def test_a_cancelled_future_cancels_its_task(executor, tmp_path):
