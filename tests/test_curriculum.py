@@ -332,10 +332,20 @@ def test_a_kept_order_that_is_damaged_is_made_again(index, cached, damage):
 def test_kept_orders_of_what_the_index_was_are_forgotten(tmp_path, cached):
     texts = [f"{'ab' * (i % 7)}{i}" for i in range(50)]
     plan = {name: paced(50, by="percentile") for name in ("length", "vocab_rarity")}
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders/.f00d-1.npy.123").touch()  # of a writer that was killed
     for stop in (40, 50):
         index = de.index.build(texts[:stop], ["length", "vocab_rarity"], out=tmp_path, progress=False)
         Curriculum(index, plan)
     assert {file.name[:16] for file in (tmp_path / "orders").iterdir()} == {index.fingerprint}
+
+
+def test_a_full_disk_does_not_keep_a_curriculum_from_working(index, cached, monkeypatch):
+    def full(*_):
+        raise OSError(28, "full")
+
+    monkeypatch.setattr(_merged._files, "write_part", full)
+    assert len(Curriculum(index, two()).order)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")

@@ -40,7 +40,7 @@ def merged(index: Index, metrics: Mapping[str, paced]) -> tuple[NDArray[Any], Po
                 if (kept := _read(file)) is None:
                     _write(file, *_merge(index, metrics))
                     _forget_others(file)
-        except PermissionError:
+        except OSError:  # a folder that cannot be written, or is full: it works without
             return _merge(index, metrics)
     return _read(file) if kept is None else kept  # type: ignore[return-value]
 
@@ -85,9 +85,9 @@ def _write(file: Path, order: NDArray[Any], pools: Pools) -> None:
 
 
 def _forget_others(file: Path) -> None:
-    """Those of what the index held before it grew."""
+    """Those of what the index held before it grew, and what writers that were killed left."""
     own = file.name.split("-")[0]
-    for other in file.parent.glob("*.npy"):
+    for other in file.parent.iterdir():
         if not other.name.startswith(f"{own}-"):
             other.unlink(missing_ok=True)
 
