@@ -115,6 +115,7 @@ def test_a_tiny_corpus_has_a_pool_at_the_first_percentile(tmp_path):
     ("metrics", "said"),
     [
         ({}, "metrics is empty; expected at least one"),
+        ([], r"metrics is \[\]; expected a mapping, as"),
         ({"lose": paced(1)}, "unknown name 'lose' in the index .*; did you mean 'loss'"),
         ({"loss": linear(1, 2, steps=3)}, r"'loss' has linear\(.*\); expected paced\(pace\)"),
     ],
@@ -122,6 +123,11 @@ def test_a_tiny_corpus_has_a_pool_at_the_first_percentile(tmp_path):
 def test_metrics_that_cannot_be_are_refused(index, metrics, said):
     with pytest.raises(ValueError, match=said):
         Curriculum(index, metrics)
+
+
+def test_the_index_is_an_index_and_not_its_path(index):
+    with pytest.raises(ValueError, match="index is .*; expected an Index, as dataeff.index.open"):
+        Curriculum(str(index.path), {"loss": paced(1)})
 
 
 def test_by_is_value_or_percentile():

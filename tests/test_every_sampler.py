@@ -145,6 +145,21 @@ def test_steps_outside_are_an_index_error(index, make):
 
 
 @every
+@pytest.mark.parametrize("step", ["1", 1.5, None, slice(2)])
+def test_a_step_is_a_whole_number(index, make, step):
+    assert type(make(index, seed=5)[np.int64(1)].step) is int
+    with pytest.raises(ValueError, match="step is .*; expected a whole number"):
+        make(index, seed=5)[step]
+
+
+def test_a_curriculum_sampler_takes_a_curriculum(index):
+    with pytest.raises(
+        ValueError, match=r"curriculum is Index\(.*\); expected a Curriculum, as Curriculum\("
+    ):
+        curriculum(index, batch_size=4, seed=1)
+
+
+@every
 def test_after_the_last_step_it_warns(index, make):
     sampler = make(index, seed=5)
     for _ in range(4 if isinstance(sampler, importance) else 1):
@@ -182,8 +197,9 @@ def test_a_state_of_other_settings_is_refused(index, make, name):
         ValueError, match=rf"the state is of {name} .*, this sampler of .*; make it with that"
     ):
         sampler.load_state_dict(state | {name: "other"})
-    with pytest.raises(ValueError, match=r"state has the keys \['step', .*\]; got"):
-        sampler.load_state_dict({name: state[name]})
+    for wrong in ({name: state[name]}, None):
+        with pytest.raises(ValueError, match=r"state has the keys \['step', .*\]; got"):
+            sampler.load_state_dict(wrong)
     assert sampler.step == 0
 
 
@@ -259,6 +275,8 @@ def test_weights_change_while_training_and_after_a_resume():
     [
         ({}, {}, "domains is {}; expected one at least"),
         ({"a": 0}, {"a": 1}, "the size of 'a' is 0; expected a whole number of at least 1"),
+        ([5], {"a": 1}, r"domains is \[5\]; expected one at least, as in"),
+        ({"a": 5}, [1], r"weights is \[1\]; expected a mapping, as"),
         ({"a": 5}, {"b": 1}, "weights are of b, and domains are a; expected one weight a domain"),
         ({"a": 5}, {"a": -1}, "the weight of 'a' at step 0 is -1.0; expected a finite number of at least 0"),
         ({"a": 5}, {"a": linear(1, 0, steps=4)}, "all weights are 0 at step 4; expected one above 0"),
@@ -347,6 +365,7 @@ def test_the_normalizer_makes_the_mean_over_all_tokens():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"lengths": [1, -2]}, "the length of sample 1 is -2; expected 0 or more"),
         ({"max_tokens": 20}, r"sample 3 has 40 tokens, 40 with padding; max_tokens is 20: raise it, or cut"),
         ({"lengths": LENGTHS[:50]}, "the sampler gives sample .*, and lengths are of 50 samples; expected"),
         (

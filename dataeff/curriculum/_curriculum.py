@@ -20,11 +20,18 @@ from dataeff.curriculum._pools import Pools, by_step
 from dataeff.index import Index
 
 
-def _as_dict(metrics: Mapping[str, paced | window]) -> dict[str, paced | window]:
+def _as_dict(metrics: Any) -> dict[str, paced | window]:
+    if not isinstance(metrics, Mapping):
+        raise ValueError(f"metrics is {metrics!r}; expected a mapping, as {{'length': paced(pace)}}")
     for name, how in metrics.items():
         if not isinstance(how, paced | window):
             raise ValueError(f"{name!r} has {how!r}; expected paced(pace), or paced(pace, by='percentile')")
     return dict(metrics)
+
+
+def _check_index(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, Index):
+        raise ValueError(f"index is {value!r}; expected an Index, as dataeff.index.open(folder)")
 
 
 @attrs.frozen
@@ -60,7 +67,7 @@ class Curriculum:
         >>> folder.cleanup()
     """
 
-    index: Index
+    index: Index = attrs.field(validator=_check_index)
     metrics: Mapping[str, paced | window] = attrs.field(converter=_as_dict)
     order: NDArray[Any] = attrs.field(init=False, repr=False, eq=False)
     """Ids of samples. Of one metric its own order, memory-mapped; of several all that ever enter, by (entry

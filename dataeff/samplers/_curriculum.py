@@ -1,5 +1,7 @@
 """The curriculum sampler: every batch a pure function of (seed, step)."""
 
+from typing import Any
+
 import attrs
 import numpy as np
 
@@ -9,6 +11,11 @@ from dataeff.samplers._cohorts import Cohorts
 from dataeff.samplers._steps import Ints, Steps
 
 _POOLS = 4096  # different ones: what a step costs grows with their number
+
+
+def _check_curriculum(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, Curriculum):
+        raise ValueError(f"curriculum is {value!r}; expected a Curriculum, as Curriculum(index, metrics)")
 
 
 @attrs.define
@@ -51,7 +58,7 @@ class curriculum(Steps):
         >>> folder.cleanup()
     """
 
-    curriculum: Curriculum = attrs.field(on_setattr=attrs.setters.frozen)
+    curriculum: Curriculum = attrs.field(validator=_check_curriculum, on_setattr=attrs.setters.frozen)
     _cohorts: Cohorts = attrs.field(init=False, repr=False, eq=False)
 
     def _default_steps(self) -> int:

@@ -25,7 +25,9 @@ def _sizes(domains: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _paces(weights: Mapping[str, Any]) -> dict[str, Pace]:
+def _paces(weights: Any) -> dict[str, Pace]:
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"weights is {weights!r}; expected a mapping, as {{'web': 3, 'code': pace}}")
     return {name: as_pace(weight) for name, weight in weights.items()}
 
 

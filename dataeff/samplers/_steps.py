@@ -2,7 +2,7 @@
 
 import abc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import attrs
@@ -83,32 +83,31 @@ class Ranked(abc.ABC):
         reached = whole("step", self.step if step is None else step, low=0)
         return self._place(reached) | self._settings()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Any) -> None:
         """Go on from `state`, on any number of ranks.
 
         Raises ValueError for a state of another seed, source or settings: its steps are other batches.
         """
         settings, keys = self._settings(), list(self.state_dict())
-        if set(state) != set(keys):
-            raise ValueError(
-                f"a {type(self).__name__} sampler's state has the keys {keys}; got {list(state)}"
-            )
+        if not isinstance(state, Mapping) or set(state) != set(keys):
+            found, name = list(state) if isinstance(state, Mapping) else state, type(self).__name__
+            raise ValueError(f"a {name} sampler's state has the keys {keys}; got {found}")
         for name, own in settings.items():
             if state[name] != own:
                 raise ValueError(
                     f"the state is of {name} {state[name]}, this sampler of {own}; make it with that, or set "
                     "step to begin with other batches there"
                 )
-        self._resume(state)
+        self._resume(dict(state))
 
     def __getitem__(self, step: int) -> Batch:
         """This rank's ids of the batch of `step`. IndexError outside [0, len)."""
-        self._check_step(step)
+        self._check_step(step := whole("step", step))
         return self._batch(step, self.rank, self.world_size)
 
     def global_batch(self, step: int) -> Batch:
         """The ids of the batch of `step` over all ranks. IndexError outside [0, len)."""
-        self._check_step(step)
+        self._check_step(step := whole("step", step))
         return self._batch(step, 0, 1)
 
     def __iter__(self) -> Iterator[Batch]:

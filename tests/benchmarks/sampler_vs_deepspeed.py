@@ -10,6 +10,8 @@ degree 2 from percentile 1 to 100, by one metric and by two. What each does:
 - dataeff: `samplers.curriculum`, iterated, with the same paces (`multiple=1`, so the same percentiles), and
   once more without, so that nearly every step has a new pool. That it is made does not count.
 
+Batches by tokens are those of an epoch of samples of 1 to 2,047 tokens, in batches of 65,536 with padding.
+
 The median over the runs is compared. At 100M samples a fresh process opens the curriculum of two metrics,
 whose order is kept beside the index, and takes the same 2,000 steps, twice. Its own memory is what it holds
 at the end beyond what it held after the imports, compiled code among it, without mapped files.
@@ -42,7 +44,16 @@ SAMPLES, STEPS, BATCH = 1_000_000, 2_000, 512
 MANY = 100_000_000
 RUNS = 3
 METRICS = ("first", "second")
-BARS = {"one": 20, "two": 100, "slowest_ms": 5, "open_s": 0.5, "memory_mb": 200, "state_bytes": 300}
+LONGEST, BUDGET = 2_048, 65_536  # tokens of a sample, and of a batch
+BARS = {
+    "one": 20,
+    "two": 100,
+    "slowest_ms": 5,
+    "open_s": 0.5,
+    "memory_mb": 200,
+    "state_bytes": 300,
+    "token_budget_s": 2,
+}
 
 
 def _values(samples: int) -> dict[str, NDArray[np.float32]]:
@@ -151,6 +162,21 @@ def compare(folder: Path, metrics: tuple[str, ...], samples: int, runs: int) -> 
     return found | {"cohorts": len(ours["ours"].pools), "ours_to_theirs": round(ratio, 1)}
 
 
+def by_tokens(samples: int) -> dict[str, float]:
+    """All batches of a token budget over an epoch: planned, and handed out."""
+    lengths = np.random.default_rng(0).integers(1, LONGEST, samples)
+    took = []
+    for _ in range(RUNS):
+        stream = de.samplers.shuffled(samples, batch_size=BATCH, seed=1234)
+        began = time.perf_counter()
+        sampler = de.samplers.token_budget(stream, lengths=lengths, max_tokens=BUDGET)
+        drawn = sum(map(len, sampler))
+        took.append(time.perf_counter() - began)
+        if drawn != len(stream) * BATCH:
+            sys.exit(f"{drawn} samples in all; expected {len(stream) * BATCH}")
+    return {"samples": samples, "batches": len(sampler), "token_budget_s": round(statistics.median(took), 3)}
+
+
 def _own_memory() -> float:
     """MB that this process holds, without mapped files."""
     status = Path("/proc/self/status").read_text()
@@ -204,6 +230,7 @@ def main() -> None:
         runs = 1 if args.quick else RUNS
         figures["one"] = compare(folder, METRICS[:1], samples, runs)
         figures["two"] = compare(folder, METRICS, samples, runs)
+    figures["by_tokens"] = by_tokens(samples)
     with tempfile.TemporaryDirectory() as name:
         index = de.index.from_values(_values(many), out=Path(name) / "index")
         began = time.perf_counter()

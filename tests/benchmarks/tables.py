@@ -62,7 +62,11 @@ def sampler_vs_deepspeed(figures: dict[str, Any]) -> str:
             ratio = f"{own['ours_to_theirs']:.1f}" if key == "ours" else ""
             rate, slowest = own[key]["batches_per_s"], own[key]["slowest_ms"]
             rows.append((metrics, title, f"{rate:,}", f"{slowest:.2f}", ratio))
-    scale = figures["at_scale"]
+    scale, budget = figures["at_scale"], figures["by_tokens"]
+    epoch = [
+        (f"token_budget on {budget['samples']:,} samples", ""),
+        (f"all {budget['batches']:,} batches of an epoch", f"{budget['token_budget_s']:.2f} s"),
+    ]
     paper = [
         (f"at {scale['samples']:,} samples", ""),
         ("merging two orders, once", f"{scale['merge_s']:.1f} s"),
@@ -73,7 +77,7 @@ def sampler_vs_deepspeed(figures: dict[str, Any]) -> str:
         ("memory beyond mapped files", f"{scale['memory_mb']:.0f} MB"),
         ("state", f"{scale['state_bytes']} bytes"),
     ]
-    return _aligned(rows) + "\n" + _aligned(paper)
+    return _aligned(rows) + "\n" + _aligned(epoch) + "\n" + _aligned(paper)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
