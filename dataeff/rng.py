@@ -109,10 +109,30 @@ def _send(x: Words, sizes: Words, keys: Words) -> None:
 
 @kernel
 def _shuffle(size: int, key: np.uint64, part: np.uint64, start: int, out: Words) -> None:
-    key = _mix((key ^ _mix(part + _GOLDEN)) + _GOLDEN)
+    """`_send` of consecutive numbers under one key: half the time of what any sizes and keys take."""
+    key = folded = _mix((key ^ _mix(part + _GOLDEN)) + _GOLDEN)
+    low = _FEWEST
+    while _ONE << (low + low + _ONE) <= np.uint64(size):
+        low += _ONE
+    most = max((np.uint64(size) + (_ONE << low) - _ONE) >> low, _ONE << _FEWEST)
+    left, right = np.empty_like(out), np.empty_like(out)
     for i in range(out.size):
-        out[i] = np.uint64(start + i)
-    _send(out, np.full(out.size, np.uint64(size)), np.full(out.size, key))
+        x = np.uint64(start + i)
+        left[i], right[i] = x >> low, x & ((_ONE << low) - _ONE)
+    for _ in range(_ROUNDS):
+        for i in range(out.size):
+            moved = left[i] + (((_hash(right[i] ^ (key + _GOLDEN)) >> _32) * most) >> _32)
+            left[i] = min(moved, moved - most)
+        key += _GOLDEN + _GOLDEN
+        for i in range(out.size):
+            right[i] ^= _hash(left[i] ^ key) >> (_64 - low)
+    for i in range(out.size):
+        out[i] = (left[i] << low) | right[i]
+    outside = np.flatnonzero(out >= np.uint64(size))
+    if outside.size:
+        again = out[outside]
+        _send(again, np.full(again.size, np.uint64(size)), np.full(again.size, folded))
+        out[outside] = again
 
 
 @kernel
@@ -219,7 +239,7 @@ def shuffle(size: int, key: int, part: int, *, start: int = 0, stop: int | None 
     """Entries `start` up to `stop` of [0, size) in the random order of `fold(key, part)`. int64.
 
     `permute(range(start, stop), size, fold(key, part))`, faster. Raises ValueError unless 0 <= start <= stop
-    <= size < 2**62.
+    <= size < 2**53.
 
     Examples:
         >>> whole = shuffle(5, key(1234), 7)
@@ -227,7 +247,7 @@ def shuffle(size: int, key: int, part: int, *, start: int = 0, stop: int | None 
         ([0, 1, 2, 3, 4], True)
     """
     stop = size if stop is None else stop
-    if not 0 <= start <= stop <= size < _LARGEST:
+    if not 0 <= start <= stop <= size < 2**53:
         raise ValueError(f"start, stop and size are {start}, {stop}, {size}; expected them in rising order")
     out = np.empty(stop - start, np.int64)
     _shuffle(size, np.uint64(key), np.uint64(part), start, out.view(np.uint64))

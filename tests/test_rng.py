@@ -53,6 +53,17 @@ def test_a_permutation_sends_each_index_to_another(size, key):
 
 
 @given(
+    size=st.integers(1, 3000) | st.sampled_from([64, 512, 2**20, 2**40 + 1]), key=st.integers(0, 2**64 - 1)
+)
+def test_shuffling_is_a_permutation_of_consecutive_numbers(size, key):
+    stop = min(size, 3000)
+    expected = rng.permute(np.arange(stop // 3, stop), size, rng.fold(key, 7))
+    assert rng.shuffle(size, key, 7, start=stop // 3, stop=stop).tolist() == expected.tolist()
+    with pytest.raises(ValueError, match="expected them in rising order"):
+        rng.shuffle(size, key, 7, stop=size + 1)
+
+
+@given(
     numbers=st.lists(st.integers(0, 10**6), min_size=1, max_size=9),
     size=st.integers(1, 3000),
     key=st.integers(0, 2**64 - 1),

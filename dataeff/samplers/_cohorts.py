@@ -13,6 +13,7 @@ time that the cohort was out of the pool, so that its draws go on where they sto
 numbers, so no two machines can disagree.
 """
 
+from bisect import bisect_right
 from typing import Any
 
 import attrs
@@ -56,18 +57,15 @@ class Cohorts:
     _batch_key: int = attrs.field(init=False)
     _cohorts: Ints = attrs.field(init=False)
     """Where each starts in the order, its size, its phase U and its key, as int64. (4, cohorts)."""
-    _low: Ints = attrs.field(init=False)
-    """The first cohort of each pool, (pools,); its cohorts stand together."""
-    _high: Ints = attrs.field(init=False)
-    """One past its last."""
+    _steps: list[int] = attrs.field(init=False)
+    """The first step of each pool."""
+    _found: list[tuple[int, int, int, int, int]] = attrs.field(init=False)
+    """Of each pool its first cohort and one past its last, the tick of the last draw before it, how many
+    draws its runs had given by then, and its size. In plain numbers, which are faster to read."""
     _first_run: Ints = attrs.field(init=False)
     """The number of each cohort's first run, (cohorts + 1,); runs are by (cohort, first pool)."""
     _runs: Ints = attrs.field(init=False)
     """Their base B, the numbers of their first draw and of that after their last, their pool. (4, runs)."""
-    _ticks: Ints = attrs.field(init=False)
-    """Of the last draw before each pool, (pools,)."""
-    _drawn: Ints = attrs.field(init=False)
-    """How many draws the runs in each pool gave before it, (pools,)."""
 
     def __attrs_post_init__(self) -> None:
         pools = self.pools
@@ -86,12 +84,11 @@ class Cohorts:
         _schedule(numbers, low, high, cohorts, first_run, runs, ticks, drawn)
         object.__setattr__(self, "_batch_key", rng.key(self.key, "batch"))
         object.__setattr__(self, "_cohorts", cohorts)
-        object.__setattr__(self, "_low", low)
-        object.__setattr__(self, "_high", high)
+        found = (low, high, ticks, drawn, pools.stops - pools.starts)
+        object.__setattr__(self, "_steps", pools.steps.tolist())
+        object.__setattr__(self, "_found", list(zip(*(part.tolist() for part in found), strict=True)))
         object.__setattr__(self, "_first_run", first_run)
         object.__setattr__(self, "_runs", runs)
-        object.__setattr__(self, "_ticks", ticks)
-        object.__setattr__(self, "_drawn", drawn)
         self.draw(0)  # so that no step of the training waits for compiled code
 
     def draw(self, step: int, start: int = 0, stop: int | None = None) -> Ints:
@@ -112,14 +109,14 @@ class Cohorts:
         return counts
 
     def _pool(self, step: int) -> int:
-        return int(self.pools.steps.searchsorted(step, side="right")) - 1
+        return bisect_right(self._steps, step) - 1
 
     def _place(self, pool: int, number: int) -> tuple[int, int, int, int, int, int]:
         """Where draw `number` of a pool is to be searched: what the kernels begin with."""
-        since = number - int(self.pools.steps[pool]) * self.batch_size
-        tick, size = int(self._ticks[pool]), int(self.pools.stops[pool] - self.pools.starts[pool])
+        low, high, tick, drawn, size = self._found[pool]
+        since = number - self._steps[pool] * self.batch_size
         _check_epochs((tick >> _BITS) + (since + self.batch_size) / size)
-        return pool, int(self._low[pool]), int(self._high[pool]), tick, int(self._drawn[pool]), since
+        return pool, low, high, tick, drawn, since
 
     def _totals(self, step: int) -> Ints:
         """How many draws each cohort has given before `step`, in the pool or not."""

@@ -73,8 +73,7 @@ class curriculum(Steps):
         self._cohorts = Cohorts(pools, batch_size=self.batch_size, key=key)
 
     def _draw(self, step: int, start: int, stop: int) -> Ints:
-        places = self._cohorts.draw(step, start, stop)
-        return np.asarray(self.curriculum.order[places], np.int64)
+        return np.asarray(self.curriculum.order.take(self._cohorts.draw(step, start, stop)))
 
     def _exposures(self, start: int, stop: int) -> Ints:
         order = self.curriculum.order
