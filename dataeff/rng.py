@@ -30,6 +30,7 @@ _32 = np.uint64(32)
 _LARGEST = 2**62
 _64 = np.uint64(64)
 _ROUNDS = 4  # of the permutation, each both ways
+_STEP = np.uint32(0x9E3779B9)
 _FEWEST = np.uint64(3)  # bits in a half: on 2 and 2 a Feistel network only reaches even permutations
 
 
@@ -64,30 +65,45 @@ def _philox(key: np.uint64, first_row: int, out: NDArray[np.uint32]) -> None:
 
 
 @kernel
-def _hash(x: np.uint64) -> np.uint64:
+def _hash(x: np.uint32) -> np.uint32:
     """The high bits of what comes depend on every bit of x: all that a round of the permutation needs."""
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    return (x ^ (x >> _32)) * np.uint64(0x94D049BB133111EB)
+    x = np.uint32(x * np.uint32(0x7FEB352D))
+    return np.uint32((x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
 
 
 @kernel
 def _network(x: Words, low: Words, most: Words, keys: Words) -> None:
     """Send each x to another in [0, most * 2**low), in place. Round by round: the loops are vectorised.
 
-    The left half counts to `most` and is added to modulo that, the right half has `low` bits.
+    The left half counts to `most` and is added to modulo that, the right half has `low` bits; both fit 32.
     """
-    key, left, right = keys.copy(), np.empty_like(x), np.empty_like(x)
+    left, right = np.empty(x.size, np.uint32), np.empty(x.size, np.uint32)
+    first, second = keys.astype(np.uint32), np.empty(x.size, np.uint32)
+    wide, shift = most.astype(np.uint32), np.empty(x.size, np.uint32)
     for i in range(x.size):
         left[i], right[i] = x[i] >> low[i], x[i] & ((_ONE << low[i]) - _ONE)
+        second[i], shift[i] = keys[i] >> _32, _32 - low[i]
+    add = np.uint32(0)
     for _ in range(_ROUNDS):
+        add = np.uint32(add + _STEP)
         for i in range(x.size):
-            moved = left[i] + (((_hash(right[i] ^ (key[i] + _GOLDEN)) >> _32) * most[i]) >> _32)
-            left[i] = min(moved, moved - most[i])  # below 0 is large
+            hashed = np.uint64(_hash(np.uint32(right[i] ^ np.uint32(first[i] + add))))
+            moved = np.uint32(left[i] + np.uint32((hashed * np.uint64(wide[i])) >> _32))
+            left[i] = min(moved, np.uint32(moved - wide[i]))  # below 0 is large
         for i in range(x.size):
-            key[i] += _GOLDEN + _GOLDEN
-            right[i] ^= _hash(left[i] ^ key[i]) >> (_64 - low[i])
+            right[i] ^= _hash(np.uint32(left[i] ^ np.uint32(second[i] + add))) >> shift[i]
     for i in range(x.size):
-        x[i] = (left[i] << low[i]) | right[i]
+        x[i] = (np.uint64(left[i]) << low[i]) | np.uint64(right[i])
+
+
+@kernel
+def _outside(x: Words, sizes: Words) -> Ints:
+    """Where x is not in [0, size)."""
+    places, count = np.empty(x.size, np.int64), 0
+    for i in range(x.size):  # without a branch, which costs more
+        places[count] = i
+        count += x[i] >= sizes[i]
+    return places[:count]
 
 
 @kernel
@@ -99,12 +115,12 @@ def _send(x: Words, sizes: Words, keys: Words) -> None:
         low[i] = max(((exponents[i] >> np.uint64(52)) - np.uint64(1022)) >> _ONE, _FEWEST)
         most[i] = max((sizes[i] + (_ONE << low[i]) - _ONE) >> low[i], _ONE << _FEWEST)
     _network(x, low, most, keys)
-    outside = np.flatnonzero(x >= sizes)
+    outside = _outside(x, sizes)
     while outside.size:  # walk the cycle until it comes back into [0, size)
         again = x[outside]
         _network(again, low[outside], most[outside], keys[outside])
         x[outside] = again
-        outside = outside[again >= sizes[outside]]
+        outside = outside[_outside(again, sizes[outside])]
 
 
 @kernel
@@ -115,20 +131,23 @@ def _shuffle(size: int, key: np.uint64, part: np.uint64, start: int, out: Words)
     while _ONE << (low + low + _ONE) <= np.uint64(size):
         low += _ONE
     most = max((np.uint64(size) + (_ONE << low) - _ONE) >> low, _ONE << _FEWEST)
-    left, right = np.empty_like(out), np.empty_like(out)
+    left, right = np.empty(out.size, np.uint32), np.empty(out.size, np.uint32)
     for i in range(out.size):
         x = np.uint64(start + i)
         left[i], right[i] = x >> low, x & ((_ONE << low) - _ONE)
+    shift, wide = np.uint32(_32 - low), np.uint32(most)
+    first, second = np.uint32(key), np.uint32(key >> _32)
     for _ in range(_ROUNDS):
+        first, second = np.uint32(first + _STEP), np.uint32(second + _STEP)
         for i in range(out.size):
-            moved = left[i] + (((_hash(right[i] ^ (key + _GOLDEN)) >> _32) * most) >> _32)
-            left[i] = min(moved, moved - most)
-        key += _GOLDEN + _GOLDEN
+            hashed = np.uint64(_hash(np.uint32(right[i] ^ first)))
+            moved = np.uint32(left[i] + np.uint32((hashed * most) >> _32))
+            left[i] = min(moved, np.uint32(moved - wide))
         for i in range(out.size):
-            right[i] ^= _hash(left[i] ^ key) >> (_64 - low)
+            right[i] ^= np.uint32(_hash(np.uint32(left[i] ^ second))) >> shift
     for i in range(out.size):
-        out[i] = (left[i] << low) | right[i]
-    outside = np.flatnonzero(out >= np.uint64(size))
+        out[i] = (np.uint64(left[i]) << low) | np.uint64(right[i])
+    outside = _outside(out, np.full(out.size, np.uint64(size)))
     if outside.size:
         again = out[outside]
         _send(again, np.full(again.size, np.uint64(size)), np.full(again.size, folded))
