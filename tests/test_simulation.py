@@ -109,7 +109,7 @@ def test_windows_are_simulated_too(index):
             None,
             {"batch_size": 12},
             None,
-            r"smaller than a batch of 12 at 1 steps, up to step 0 \(5 samples at the least\): a sample comes",
+            r"smaller than a batch of 12 at 1 of 80 steps, up to step 0 \(5 samples at the least\): a sample comes",
         ),
         (
             None,
@@ -121,7 +121,7 @@ def test_windows_are_simulated_too(index):
             window(linear(0, 98, steps=30), by="percentile"),
             {},
             None,
-            r"smaller than a batch of 4 at 50 steps, up to step 79 \(2 samples at the least\)",
+            r"smaller than a batch of 4 at 50 of 80 steps, up to step 79 \(2 samples at the least\)",
         ),
     ],
 )
