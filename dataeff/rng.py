@@ -190,12 +190,20 @@ def key(*parts: int | str) -> int:
     """
     golden = folded = int(_GOLDEN)
     for part in parts:
-        if isinstance(part, str):
-            word = int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little")
-        else:
-            word = whole("a part of a key", part, low=0, high=2**64 - 1)
-        folded = _plain_mix((folded ^ _plain_mix(word + golden)) + golden)
+        folded = _plain_mix((folded ^ _plain_mix(word(part) + golden)) + golden)
     return folded
+
+
+def word(part: int | str) -> int:
+    """The 64 bits that a part of a key counts as: of a string, a hash.
+
+    Examples:
+        >>> key("tokens", 7) == key(word("tokens"), 7)
+        True
+    """
+    if isinstance(part, str):
+        return int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little")
+    return whole("a part of a key", part, low=0, high=2**64 - 1)
 
 
 def _plain_mix(x: int) -> int:

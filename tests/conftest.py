@@ -17,13 +17,16 @@ os.environ.setdefault(
     str(Path(tempfile.gettempdir()) / f"dataeff-numba-{hashlib.sha256(_sources).hexdigest()[:16]}"),
 )
 
+import torch  # noqa: E402
+
+if not torch.cuda.is_available():  # Triton reads it when it is imported first
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 settings.register_profile("dataeff", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("dataeff")
 
 
 def pytest_collection_modifyitems(items):
-    import torch
-
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -7,9 +7,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import dataeff as de
+from dataeff import ops
 from dataeff.demo._model import GPT
 from dataeff.pacing import constant, linear
-from dataeff.routing import attach, gather_axes, random_ltd
+from dataeff.routing import attach, random_ltd
 
 SEQ = 12
 
@@ -488,8 +489,8 @@ def test_gather_axes_takes_rows_and_columns_of_each_mask():
     mask = torch.arange(2 * 4 * 4).reshape(2, 1, 4, 4)
     ids = torch.tensor([[0, 2], [1, 3]])
     expected = torch.stack([mask[b][:, own][:, :, own] for b, own in enumerate(ids)])
-    assert torch.equal(gather_axes(mask, ids, (-2, -1)), expected)
-    assert torch.equal(gather_axes(mask, ids, (2, 3)), expected)
+    assert torch.equal(ops.gather_axes(mask, ids, (-2, -1)), expected)
+    assert torch.equal(ops.gather_axes(mask, ids, (2, 3)), expected)
 
 
 def test_random_ltd_keeps_rows_apart_by_their_place_in_the_global_batch():

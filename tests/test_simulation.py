@@ -109,7 +109,7 @@ def test_windows_are_simulated_too(index):
             None,
             {"batch_size": 12},
             None,
-            r"smaller than a batch of 12 at 1 of 80 steps, up to step 0 \(5 samples at the least\): a sample comes",
+            r"smaller than a batch of 12 at 1 of 80 steps, up to step 0 \(5 samples at the least\): a sample",
         ),
         (
             None,

@@ -5,24 +5,7 @@ from typing import Any
 
 import torch
 
-
-def gather_axes(tensor: torch.Tensor, ids: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-    """`tensor` with only the tokens `ids` along each of `axes`. (1 or B, ...), (B, K) -> (B, ...).
-
-    Axis 0 is the batch; a single row serves all of them.
-
-    Examples:
-        >>> causal = torch.ones(4, 4).tril().bool()[None, None]  # (1, 1, S, S)
-        >>> gather_axes(causal, torch.tensor([[0, 2]]), (-2, -1)).int().tolist()
-        [[[[1, 0], [1, 1]]]]
-    """
-    rows = ids.shape[0]
-    tensor = tensor.expand(rows, *tensor.shape[1:])
-    for axis in axes:
-        shape = [1] * tensor.dim()
-        shape[0], shape[axis] = ids.shape
-        tensor = torch.take_along_dim(tensor, ids.long().view(shape), dim=axis)
-    return tensor
+from dataeff import ops
 
 
 def travel(
@@ -60,7 +43,7 @@ def travel(
             f"{tuple(value.shape)}; expected {seq} on those axes, after a batch axis of 1 or {ids.shape[0]} "
             "(value[None] gives it one)"
         )
-    return gather_axes(value, ids, axes) if axes else value
+    return ops.gather_axes(value, ids, axes) if axes else value
 
 
 def _fits(value: torch.Tensor, axes: Sequence[int], batch: int, seq: int) -> bool:

@@ -25,6 +25,7 @@ def attach(
     seed: int,
     rank: int | None = None,
     token_args: Mapping[str, int | Sequence[int]] | None = None,
+    in_place: bool = True,
 ) -> Route:
     """Let only some tokens enter some layers of `model` while it trains; the others bypass them.
 
@@ -45,6 +46,10 @@ def attach(
             torch.distributed's, else 0. Ranks that share their samples (tensor parallel) share it.
         token_args: for each argument of a layer that is aligned to tokens, its token axes, as
             `{"attention_mask": (-2, -1), "position_ids": 1}`.
+        in_place: whether a layer's output may be written into the hidden states that went in, which saves a
+            copy of them. That is done only where autograd allows it and nothing else refers to them, never
+            under activation checkpointing; code that kept them in a variable, and uses them later, gets an
+            error that names this argument.
 
     Returns:
         The `Route`: set its `step`, read what was `kept`, `remove` it.
@@ -76,6 +81,7 @@ def attach(
         depth=_depth(model, list(named.values())),
         token_args=dict(token_args or {}),
         rank=whole("rank", rank_or_own(rank), low=0),
+        in_place=in_place,
     )
     enters = {name: functools.partial(route._enter, name, _positional(named[name])) for name in named}
     route._handles.append(model.register_forward_pre_hook(route._begin))

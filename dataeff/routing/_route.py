@@ -14,6 +14,7 @@ from dataeff import ops
 from dataeff._check import whole
 from dataeff.pacing import constant
 from dataeff.routing._adapters import travel
+from dataeff.routing._residual import merge
 from dataeff.routing._select import layer_tokens
 
 _REMEMBERED = 4096  # inputs of layers, for recomputation: more than wait for one backward pass
@@ -46,6 +47,8 @@ class Route:
     token_args: Mapping[str, int | Sequence[int]]
     rank: int
     """Of this process among those that hold other samples of the global batch."""
+    in_place: bool
+    """Whether outputs may be written into the hidden states that went in."""
     _step: int | None = attrs.field(default=None, init=False)
     _micro_batch: int = attrs.field(default=-1, init=False)
     _kept: dict[str, torch.Tensor] = attrs.field(factory=dict, init=False, repr=False)
@@ -167,9 +170,10 @@ class Route:
             return None
         hidden, ids = self._inside.pop(name)
         if isinstance(output, torch.Tensor):
-            return ops.scatter_tokens(hidden, output.to(hidden.dtype), ids)
+            return merge(hidden, output.to(hidden.dtype), ids, in_place=self.in_place)
         if isinstance(output, tuple) and output and isinstance(output[0], torch.Tensor):
-            return ops.scatter_tokens(hidden, output[0].to(hidden.dtype), ids), *output[1:]
+            merged = merge(hidden, output[0].to(hidden.dtype), ids, in_place=self.in_place)
+            return merged, *output[1:]
         raise ValueError(
             f"layer {name!r} returns {type(output).__name__}; expected hidden states, alone or in a tuple"
         )

@@ -63,9 +63,9 @@ def _small_pools(cl: Curriculum, batch_size: int, run: int) -> str:
     ends = np.append(steps[1:], run)[small].clip(max=run)
     many, last = int((ends - steps[small]).sum()), int(ends[-1]) - 1
     return (
-        f"the pool is smaller than a batch of {batch_size:,} at {many:,} of {run:,} steps, up to step {last:,} "
-        f"({sizes[small].min():,} samples at the least): a sample comes several times in a batch; use a "
-        "larger pool there"
+        f"the pool is smaller than a batch of {batch_size:,} at {many:,} of {run:,} steps, up to step "
+        f"{last:,} ({sizes[small].min():,} samples at the least): a sample comes several times in a batch; "
+        "use a larger pool there"
     )
 
 
