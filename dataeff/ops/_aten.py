@@ -1,13 +1,14 @@
 """Moving tokens by torch's own calls: those that are fastest on a CPU for the shape.
 
-Each is differentiable any number of times, and open to torch.compile and torch.func.
+Each is differentiable any number of times, and open to torch.compile and torch.func. None keeps `x` for the
+backward pass, as `x.gather` would. Python that is left out here is time won where there is little to move.
 """
 
 import torch
 
 from dataeff.ops import _layout
 
-_FEW = 2048  # numbers that are moved, below which the time is that of starting calls
+_MANY = 2**16  # numbers moved, from which the backward pass of index_copy is faster than that of index_put
 
 
 def gather(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -17,18 +18,18 @@ def gather(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         >>> gather(torch.tensor([[10, 20, 30]]), torch.tensor([[0, 2]])).tolist()
         [[10, 30]]
     """
-    batch, keep, rest = x.shape[0], ids.shape[-1], x.shape[2:]
-    if batch == 1:
-        return x.squeeze(0).index_select(0, ids.view(-1)).unsqueeze(0)
-    major = _layout.is_sequence_major(x)
-    flat = _layout.flattened(x, major) if batch * keep * rest.numel() > _FEW else None
-    if flat is None:  # and not x.gather, which keeps x for the backward pass
-        ids = ids.expand(batch, -1)
-        if major:
-            return x.transpose(0, 1)[ids.t().contiguous(), _rows(ids, batch).t()].transpose(0, 1)
-        return x[_rows(ids, batch), ids]
-    moved = flat.index_select(0, _layout.positions(ids, batch, x.shape[1], major))
-    return moved.view(keep, batch, *rest).transpose(0, 1) if major else moved.view(batch, keep, *rest)
+    if x.dtype in _layout.STORED_AS:
+        return gather(_layout.stored(x), ids).view(x.dtype)
+    batch, seq = x.shape[:2]
+    if x.stride(0) == seq * x.stride(1) or batch == 1:  # the first two axes can be seen as one
+        return _take(x.flatten(0, 1), _layout.places(ids, batch, seq))
+    if _layout.is_sequence_major(x):
+        x, ids = x.transpose(0, 1), ids.expand(batch, -1).t()
+        rows = torch.arange(batch, device=ids.device)
+        if x.stride(0) == batch * x.stride(1):
+            return _take(x.flatten(0, 1), (ids * batch + rows).contiguous()).transpose(0, 1)
+        return x[ids.contiguous(), rows].transpose(0, 1)
+    return x[_rows(ids, batch), ids]
 
 
 def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -38,20 +39,14 @@ def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> torch.Tensor
         >>> scatter(torch.zeros(1, 3), torch.tensor([[1.0, 2.0]]), torch.tensor([[0, 2]])).tolist()
         [[1.0, 0.0, 2.0]]
     """
-    if (bits := _layout.storable(x)) is not x:
-        return scatter(bits, _layout.storable(y), ids).view(x.dtype)
-    batch, keep, rest = x.shape[0], ids.shape[-1], x.shape[2:]
-    if batch == 1:
-        return x.squeeze(0).index_copy(0, ids.view(-1).long(), y.squeeze(0)).unsqueeze(0)
-    if batch * keep * rest.numel() <= _FEW:
-        return x.scatter(1, _of_each(ids, batch, rest), y)
-    major = _layout.is_sequence_major(x)
-    flat = _layout.flattened(x, major)
-    if flat is None:
-        return x.index_put((_rows(ids, batch), ids.expand(batch, -1)), y)
-    rows = (y.transpose(0, 1) if major else y).flatten(0, 1)
-    out = flat.index_copy(0, _layout.positions(ids, batch, x.shape[1], major), rows)
-    return out.view(x.shape[1], batch, *rest).transpose(0, 1) if major else out.view(x.shape)
+    if x.dtype in _layout.STORED_AS:
+        return scatter(_layout.stored(x), _layout.stored(y), ids).view(x.dtype)
+    batch, seq = x.shape[:2]
+    trained = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+    if trained and y.numel() >= _MANY and x.stride(0) == seq * x.stride(1):
+        places = _layout.places(ids.long(), batch, seq).view(-1)
+        return x.flatten(0, 1).index_copy(0, places, y.flatten(0, 1)).view(x.shape)
+    return x.index_put((_rows(ids, batch), ids), y)
 
 
 def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> None:
@@ -63,15 +58,17 @@ def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> None:
         >>> x.tolist()
         [[1.0, 0.0, 2.0]]
     """
-    bits = _layout.storable(x)
-    bits.index_put_((_rows(ids, x.shape[0]), ids.expand(x.shape[0], -1)), _layout.storable(y))
+    if x.dtype in _layout.STORED_AS:
+        x, y = _layout.stored(x), _layout.stored(y)
+    x.index_put_((_rows(ids, x.shape[0]), ids), y)
 
 
 def _rows(ids: torch.Tensor, batch: int) -> torch.Tensor:
     return torch.arange(batch, device=ids.device).unsqueeze(1)
 
 
-def _of_each(ids: torch.Tensor, batch: int, rest: torch.Size) -> torch.Tensor:
-    """`ids` for every number of a token. (B, K, ...) int64, a view."""
-    index = ids.long().view(ids.shape[:-1].numel(), ids.shape[-1], *[1] * len(rest))
-    return index.expand(batch, -1, *rest)
+def _take(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(N, ...) and (I, J) -> (I, J, ...)."""
+    if rows.dim() == 2 and not rows.is_complex():  # what torch.embedding knows: index_select in fewer calls
+        return torch.embedding(rows, places)
+    return rows.index_select(0, places.view(-1)).view(*places.shape, *rows.shape[1:])

@@ -18,19 +18,20 @@ def tokens(x: torch.Tensor, ids: torch.Tensor, batch_first: bool) -> None:
         ...
         ValueError: ids has shape (3, 1), x (2, 4); expected ids (B, K) or (K,), and x (B, S, ...) with ...
     """
-    rows = x.shape[0 if batch_first else 1] if x.dim() > 1 else -1
-    if rows < 0 or not (ids.dim() == 1 or (ids.dim() == 2 and ids.shape[0] == rows)):
+    shape, own = x.shape, ids.shape
+    rows = shape[0 if batch_first else 1] if len(shape) > 1 else -1
+    if rows < 0 or not (len(own) == 1 or (len(own) == 2 and own[0] == rows)):
         layout = "(B, S, ...)" if batch_first else "(S, B, ...)"
         raise ValueError(
-            f"ids has shape {tuple(ids.shape)}, x {tuple(x.shape)}; expected ids (B, K) or (K,), and x "
-            f"{layout} with the same B"
+            f"ids has shape {tuple(own)}, x {tuple(shape)}; expected ids (B, K) or (K,), and x {layout} with "
+            "the same B"
         )
-    if ids.dtype not in (torch.int32, torch.int64):
+    if ids.dtype != torch.int32 and ids.dtype != torch.int64:
         raise ValueError(f"ids is {ids.dtype}; expected int32 or int64, as sample_tokens gives")
     if ids.device != x.device:
         raise ValueError(
-            f"ids is on {ids.device}, of shape {tuple(ids.shape)}, and x on {x.device}, of shape "
-            f"{tuple(x.shape)}; expected the same device: ids.to(x.device)"
+            f"ids is on {ids.device}, of shape {tuple(own)}, and x on {x.device}, of shape {tuple(shape)}; "
+            "expected the same device: ids.to(x.device)"
         )
     if DEBUG and not torch.compiler.is_compiling():
         _ids(ids, x.shape[1 if batch_first else 0])
@@ -66,12 +67,12 @@ def replacement(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first
         ValueError: y is torch.float32 of shape (1, 3) on cpu; expected torch.float32 of shape (1, 2) ...
     """
     tokens(x, ids, batch_first)
-    keep = ids.shape[-1]
-    shape = (x.shape[0], keep, *x.shape[2:]) if batch_first else (keep, *x.shape[1:])
-    if y.shape != shape or y.dtype != x.dtype or y.device != x.device:
+    shape = x.shape
+    expected = (shape[0], ids.shape[-1], *shape[2:]) if batch_first else (ids.shape[-1], *shape[1:])
+    if y.shape != expected or y.dtype != x.dtype or y.device != x.device:
         raise ValueError(
-            f"y is {y.dtype} of shape {tuple(y.shape)} on {y.device}; expected {x.dtype} of shape {shape} on "
-            f"{x.device}, as follows from ids, of shape {tuple(ids.shape)}, and x, of shape {tuple(x.shape)}"
+            f"y is {y.dtype} of shape {tuple(y.shape)} on {y.device}; expected {x.dtype} of shape {expected} "
+            f"on {x.device}, from ids, of shape {tuple(ids.shape)}, and x, of shape {tuple(shape)}"
         )
 
 

@@ -28,9 +28,12 @@ def gather_tokens(x: torch.Tensor, ids: torch.Tensor, *, batch_first: bool = Tru
         tensor([[1., 3.]])
     """
     _checks.tokens(x, ids, batch_first)
-    move = torch.ops.dataeff.gather_tokens if _is_for_kernels(x) else _aten.gather
-    moved: torch.Tensor = move(_turned(x, batch_first), ids)
-    return _turned(moved, batch_first)
+    if not batch_first:
+        return gather_tokens(x.transpose(0, 1), ids).transpose(0, 1)
+    if x.is_cuda and _for_kernels():
+        moved: torch.Tensor = torch.ops.dataeff.gather_tokens(x, ids)
+        return moved
+    return _aten.gather(x, ids)
 
 
 def scatter_tokens(
@@ -55,9 +58,12 @@ def scatter_tokens(
         tensor([[1., 0., 2.]])
     """
     _checks.replacement(x, y, ids, batch_first)
-    move = torch.ops.dataeff.scatter_tokens if _is_for_kernels(x) else _aten.scatter
-    moved: torch.Tensor = move(_turned(x, batch_first), _turned(y, batch_first), ids)
-    return _turned(moved, batch_first)
+    if not batch_first:
+        return scatter_tokens(x.transpose(0, 1), y.transpose(0, 1), ids).transpose(0, 1)
+    if x.is_cuda and _for_kernels():
+        moved: torch.Tensor = torch.ops.dataeff.scatter_tokens(x, y, ids)
+        return moved
+    return _aten.scatter(x, y, ids)
 
 
 def scatter_tokens_(
@@ -76,10 +82,12 @@ def scatter_tokens_(
         tensor([[1., 0., 2.]])
     """
     _checks.replacement(x, y, ids, batch_first)
-    if _is_for_kernels(x) and not torch.compiler.is_compiling():
-        _library.Write.apply(_turned(x, batch_first), _turned(y, batch_first), ids)  # type: ignore[no-untyped-call]
+    if not batch_first:
+        scatter_tokens_(x.transpose(0, 1), y.transpose(0, 1), ids)
+    elif x.is_cuda and _for_kernels() and not torch.compiler.is_compiling():
+        _library.Write.apply(x, y, ids)  # type: ignore[no-untyped-call]
     else:
-        _aten.write(_turned(x, batch_first), _turned(y, batch_first), ids)
+        _aten.write(x, y, ids)
     return x
 
 
@@ -120,10 +128,6 @@ def gather_axes(x: torch.Tensor, ids: torch.Tensor, axes: Sequence[int]) -> torc
     return x[tuple(where)]
 
 
-def _is_for_kernels(x: torch.Tensor) -> bool:
-    """Whether to call the operators: on CUDA, but not under torch.func, which knows torch's own calls."""
-    return x.is_cuda and (torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active())
-
-
-def _turned(x: torch.Tensor, batch_first: bool) -> torch.Tensor:
-    return x if batch_first else x.transpose(0, 1)
+def _for_kernels() -> bool:
+    """Whether to call the operators on CUDA: not under torch.func, which knows torch's own calls."""
+    return torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active()

@@ -1,0 +1,164 @@
+"""Moving tokens on the CPU against each way that torch offers, forward and backward.
+
+`python -m tests.benchmarks.ops_cpu`. Every way starts from the same hidden states and int32 ids and gives the
+same result. Each pass runs all of them, in random order, so that what else the machine does falls on all
+alike, and each some times over, so that what is short is measured warm. A ratio is the median over passes of
+our time to that of the way that is best for the shape.
+"""
+
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dataeff import ops
+from tests.benchmarks.record import write
+
+SHAPES = [
+    (1, 128, 64, 32),
+    (1, 1024, 768, 512),
+    (4, 128, 128, 64),
+    (4, 512, 256, 128),
+    (2, 1024, 1024, 256),
+    (8, 512, 768, 256),
+    (8, 1024, 768, 128),
+    (2, 4096, 1024, 2048),
+    (4, 2048, 2048, 512),
+]
+SECONDS = 1.0  # for one shape and pass
+LASTS = 0.002  # seconds that one way takes in a pass, at least
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}  # freed memory is kept
+Tensor = torch.Tensor
+Way = Callable[..., Tensor]
+
+
+def _wide(x: Tensor, ids: Tensor) -> Tensor:
+    return ids.long().unsqueeze(-1).expand(-1, -1, x.shape[2])
+
+
+def _rows(x: Tensor, ids: Tensor) -> Tensor:
+    batch, seq = x.shape[:2]
+    return (torch.arange(0, batch * seq, seq).unsqueeze(1) + ids).view(-1)
+
+
+def _mask(x: Tensor, ids: Tensor) -> Tensor:
+    return torch.zeros(x.shape[:2], dtype=torch.bool).scatter_(1, ids.long(), True)
+
+
+def _pair(ids: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.arange(ids.shape[0]).unsqueeze(1), ids
+
+
+GATHER: dict[str, Way] = {
+    "index_select": lambda x, ids: (
+        x.flatten(0, 1).index_select(0, _rows(x, ids)).view(*ids.shape, x.shape[2])
+    ),
+    "gather": lambda x, ids: x.gather(1, _wide(x, ids)),
+    "advanced indexing": lambda x, ids: x[_pair(ids)],
+    "masked_select": lambda x, ids: x[_mask(x, ids)].view(*ids.shape, x.shape[2]),
+}
+SCATTER: dict[str, Way] = {
+    "index_copy": lambda x, y, ids: (
+        x.flatten(0, 1).index_copy(0, _rows(x, ids), y.flatten(0, 1)).view(x.shape)
+    ),
+    "scatter": lambda x, y, ids: x.scatter(1, _wide(x, ids), y),
+    "advanced indexing": lambda x, y, ids: x.index_put(_pair(ids), y),
+    "masked_scatter": lambda x, y, ids: x.masked_scatter(_mask(x, ids).unsqueeze(-1), y),
+}
+IN_PLACE: dict[str, Way] = {
+    "index_copy_": lambda x, y, ids: x.flatten(0, 1).index_copy_(0, _rows(x, ids), y.flatten(0, 1)),
+    "scatter_": lambda x, y, ids: x.scatter_(1, _wide(x, ids), y),
+    "advanced indexing": lambda x, y, ids: x.index_put_(_pair(ids), y),
+    "masked_scatter_": lambda x, y, ids: x.masked_scatter_(_mask(x, ids).unsqueeze(-1), y),
+}
+
+
+def compare(ours: Callable[[], Any], theirs: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Median microseconds of each, and the median over passes of our time to that of their best."""
+    ways = {"ours": ours, **theirs}
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    times = {}
+    for name, way in ways.items():
+        way()
+        start = time.perf_counter()
+        way()
+        times[name] = max(1, round(LASTS / (time.perf_counter() - start)))
+    order, end = random.Random(0), time.perf_counter() + SECONDS
+    while time.perf_counter() < end or len(took["ours"]) < 9:
+        for name, way in order.sample(list(ways.items()), len(ways)):  # who comes first finds other caches
+            start = time.perf_counter()
+            for _ in range(times[name]):
+                way()
+            took[name].append((time.perf_counter() - start) / times[name])
+    medians = {name: statistics.median(each) for name, each in took.items()}
+    best = min(theirs, key=medians.__getitem__)
+    ratio = statistics.median(a / b for a, b in zip(took["ours"], took[best], strict=True))
+    return {
+        "us": {name: round(1e6 * seconds, 1) for name, seconds in medians.items()},
+        "best": best,
+        "ours_to_best": round(ratio, 3),
+    }
+
+
+def shape_figures(batch: int, seq: int, width: int, keep: int) -> dict[str, Any]:
+    """Each pass over one shape."""
+    x, grad = torch.randn(batch, seq, width), torch.randn(batch, seq, width)
+    y = torch.randn(batch, keep, width)
+    ids = ops.sample_tokens(batch, seq, keep, key=("bench",))
+    for way in GATHER.values():
+        assert torch.equal(way(x, ids), ops.gather_tokens(x, ids))
+    for way in SCATTER.values():
+        assert torch.equal(way(x, y, ids), ops.scatter_tokens(x, y, ids))
+    from_x, from_y = x.clone().requires_grad_(), y.clone().requires_grad_()
+
+    def gather(way: Way) -> dict[str, Callable[[], Any]]:
+        return {
+            "gather": lambda: way(x, ids),
+            "gather, and backward": lambda: torch.autograd.grad(way(from_x, ids), from_x, y),
+        }
+
+    def scatter(way: Way) -> dict[str, Callable[[], Any]]:
+        return {
+            "scatter": lambda: way(x, y, ids),
+            "scatter, and backward": lambda: torch.autograd.grad(
+                way(from_x, from_y, ids), (from_x, from_y), grad
+            ),
+        }
+
+    def in_place(way: Way) -> dict[str, Callable[[], Any]]:
+        return {"scatter in place": lambda: way(x, y, ids)}
+
+    figures = {}
+    for runs, ours, theirs in (
+        (gather, ops.gather_tokens, GATHER),
+        (scatter, ops.scatter_tokens, SCATTER),
+        (in_place, ops.scatter_tokens_, IN_PLACE),
+    ):
+        others = {name: runs(way) for name, way in theirs.items()}
+        for name, run in runs(ours).items():
+            figures[name] = compare(run, {way: own[name] for way, own in others.items()})
+    return figures
+
+
+def main() -> None:
+    """Every shape, written as JSON."""
+    if not os.environ.keys() >= MEMORY.keys():  # it is read when a process starts
+        environment = os.environ | MEMORY
+        os.execve(sys.executable, [sys.executable, "-m", "tests.benchmarks.ops_cpu"], environment)  # noqa: S606
+    shapes = []
+    for shape in SHAPES:
+        shapes.append({"shape": shape, **shape_figures(*shape)})
+        line = {
+            name: (own["ours_to_best"], own["best"]) for name, own in shapes[-1].items() if name != "shape"
+        }
+        print(shape, line, flush=True)
+    write("ops_cpu", {"threads": torch.get_num_threads(), "dtype": "float32", "shapes": shapes})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
