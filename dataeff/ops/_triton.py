@@ -10,7 +10,7 @@ _TILE = 4096  # numbers that a program moves
 _ROW = 8192  # positions that a program holds at once; longer rows are gone through in pieces of it
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["keep"])  # it follows a pace
 def _move(
     x, y, ids,
     x_row, x_token, x_number, y_row, y_token, y_number, ids_row, ids_token,
@@ -140,7 +140,7 @@ def _scores(
     return scores
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key", "first_row", "batch", "seq", "keep", "prefix"])
 def _choose(
     out, key, first_row, batch, seq, keep, prefix, always, always_row, always_token, valid, valid_row,
     valid_token, weights, weights_row, weights_token, LAYERED: tl.constexpr,

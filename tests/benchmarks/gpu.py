@@ -2,10 +2,12 @@
 
 Writes JSON into $OUT, or beside the other results. Without a device it says so and exits 0. dataeff must be
 installed, so that the registry finds its entry points; on a machine without a network, install a wheel of it
-(`pip wheel --no-deps .`) and one of `entrypoints`.
+(`pip wheel --no-deps .`) and one of `entrypoints`. DeepSpeed's kernels are compared if DEEPSPEED_SOURCE names
+the folder of its source package that holds `csrc`; nvcc compiles them.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,11 @@ from pathlib import Path
 import torch
 
 from dataeff import demo
+from tests.benchmarks import ops_gpu
 from tests.benchmarks.record import RESULTS, write
+
+TESTS = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
+MEMORY = ["compute-sanitizer", "--error-exitcode", "9", *TESTS, "-k", "one_row_of_ids or pieces or any_masks"]
 
 
 def main() -> int:
@@ -23,14 +29,16 @@ def main() -> int:
         print("No CUDA device here: nothing was run, and everything that needs one stays due.")
         return 0
     out = Path(os.environ.get("OUT", RESULTS))
-    tests = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu", "tests"], check=False)
+    tests = subprocess.run(TESTS, check=False).returncode
+    write("ops_gpu", {"tests_exit_code": tests, **ops_gpu.figures()}, out)
     with tempfile.TemporaryDirectory() as folder:
         results = demo.run(
             steps=300, seed=0, device="cuda", text=None, index=Path(folder) / "index", config=demo.Config()
         )
     print(demo.table(results))
-    write("gpu", {"tests_exit_code": tests.returncode, "demo": results}, out)
-    return tests.returncode
+    memory = subprocess.run(MEMORY, check=False).returncode if shutil.which(MEMORY[0]) else None
+    write("gpu", {"tests_exit_code": tests, "compute_sanitizer_exit_code": memory, "demo": results}, out)
+    return tests or memory or 0
 
 
 if __name__ == "__main__":

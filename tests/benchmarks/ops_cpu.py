@@ -30,7 +30,9 @@ SHAPES = [
     (2, 4096, 1024, 2048),
     (4, 2048, 2048, 512),
 ]
-SECONDS = 1.0  # for one shape and pass
+FUSED = [(4, 512, 256, 128), (8, 512, 768, 256), (2, 4096, 1024, 2048), (4, 2048, 2048, 512)]
+SAMPLING = [(8, 512, 128, 12), (8, 2048, 512, 24), (1, 32768, 8192, 24)]  # batch, seq, keep, layers
+SECONDS = 2.0  # for one shape and pass
 LASTS = 0.002  # seconds that one way takes in a pass, at least
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}  # freed memory is kept
 Tensor = torch.Tensor
@@ -145,6 +147,41 @@ def shape_figures(batch: int, seq: int, width: int, keep: int) -> dict[str, Any]
     return figures
 
 
+def fused_figures(batch: int, seq: int, width: int, keep: int) -> dict[str, Any]:
+    """What comes before or after a move, apart and as torch.compile makes one loop of the two."""
+    x, y, z = torch.randn(batch, seq, width), torch.randn(batch, keep, width), torch.randn(batch, keep, width)
+    ids, weight = ops.sample_tokens(batch, seq, keep, key=("bench",)), torch.randn(width)
+
+    def gather_norm() -> Tensor:
+        return torch.layer_norm(ops.gather_tokens(x, ids), (width,), weight, weight)
+
+    def add_scatter() -> Tensor:
+        return ops.scatter_tokens(x, y + z, ids)
+
+    figures = {}
+    for name, apart in (("gather + norm", gather_norm), ("residual + scatter", add_scatter)):
+        own = compare(torch.compile(apart), {"apart": apart})
+        figures[name] = {
+            "us": own["us"]["apart"],
+            "compiled_us": own["us"]["ours"],
+            "ratio": own["ours_to_best"],
+        }
+    return figures
+
+
+def sampling_figures(batch: int, seq: int, keep: int, layers: int) -> dict[str, Any]:
+    """All layers of a step."""
+    chances = torch.ones(layers * batch, seq)
+    own = compare(
+        lambda: ops.sample_tokens(batch, seq, keep, key=("bench",), layers=layers),
+        {
+            "multinomial + sort": lambda: torch.multinomial(chances, keep).sort(1).values,
+            "rand + topk + sort": lambda: torch.rand(layers * batch, seq).topk(keep, sorted=False)[1].sort(1),
+        },
+    )
+    return {"shape": (batch, seq, keep), "layers": layers, **own}
+
+
 def main() -> None:
     """Every shape, written as JSON."""
     if not os.environ.keys() >= MEMORY.keys():  # it is read when a process starts
@@ -157,8 +194,12 @@ def main() -> None:
             name: (own["ours_to_best"], own["best"]) for name, own in shapes[-1].items() if name != "shape"
         }
         print(shape, line, flush=True)
-    write("ops_cpu", {"threads": torch.get_num_threads(), "dtype": "float32", "shapes": shapes})
+    fused = [{"shape": shape, **fused_figures(*shape)} for shape in FUSED]
+    sampling = [sampling_figures(*shape) for shape in SAMPLING]
+    print(fused, sampling, sep="\n")
+    figures = {"shapes": shapes, "fused": fused, "sampling": sampling}
+    write("ops_cpu", {"threads": torch.get_num_threads(), "dtype": "float32", **figures})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

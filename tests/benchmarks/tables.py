@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tests.benchmarks import ops_gpu as gpu
 from tests.benchmarks.record import RESULTS
 
 
@@ -80,9 +81,48 @@ def sampler_vs_deepspeed(figures: dict[str, Any]) -> str:
     return _aligned(rows) + "\n" + _aligned(epoch) + "\n" + _aligned(paper)
 
 
+def ops_cpu(figures: dict[str, Any]) -> str:
+    """Our time, and its ratio to the best of torch's ways, by shape; then what compiling gives, and ids."""
+    runs = [name for name in figures["shapes"][0] if name != "shape"]
+    rows = [("B, S, C -> K", *(cell for run in runs for cell in (f"{run}: us", "ratio")))]
+    for own in figures["shapes"]:
+        batch, seq, width, keep = own["shape"]
+        cells = (
+            cell
+            for run in runs
+            for cell in (f"{own[run]['us']['ours']:,.0f}", f"{own[run]['ours_to_best']:.2f}")
+        )
+        rows.append((f"{batch}, {seq}, {width} -> {keep}", *cells))
+    fused = [("B, S, C -> K", "gather + norm: us", "compiled us", "residual + scatter: us", "compiled us")]
+    for own in figures["fused"]:
+        batch, seq, width, keep = own["shape"]
+        pairs = (own["gather + norm"], own["residual + scatter"])
+        times = (f"{pair[key]:,.0f}" for pair in pairs for key in ("us", "compiled_us"))
+        fused.append((f"{batch}, {seq}, {width} -> {keep}", *times))
+    drawn = [("B, S -> K, layers", "sample_tokens: us", "multinomial + sort", "rand + topk + sort")]
+    for own in figures["sampling"]:
+        batch, seq, keep = own["shape"]
+        drawn.append(
+            (f"{batch}, {seq} -> {keep}, {own['layers']}", *(f"{took:,.0f}" for took in own["us"].values()))
+        )
+    return "\n".join(_aligned(each) for each in (rows, fused, drawn))
+
+
+def ops_gpu(figures: dict[str, Any]) -> str:
+    """Moves against a copy and the best of the others, then sampling."""
+    drawn = [("B, S -> K, layers", "sample_tokens: us", "multinomial + sort", "ratio")]
+    for own in figures["sampling"]:
+        batch, seq, keep = own["shape"]
+        times = f"{1e3 * own['ours']:.0f}", f"{1e3 * own['multinomial and sort']:.0f}"
+        drawn.append((f"{batch}, {seq} -> {keep}, {own['layers']}", *times, f"{own['ratio']:.1f}"))
+    return _aligned(gpu.table(figures)) + "\n" + _aligned(drawn)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "index_scale": index_scale,
     "index_vs_deepspeed": index_vs_deepspeed,
+    "ops_cpu": ops_cpu,
+    "ops_gpu": ops_gpu,
     "sampler_vs_deepspeed": sampler_vs_deepspeed,
 }
 
@@ -95,7 +135,14 @@ def table(name: str) -> str:
     return f"{TABLES[name](record['figures'])}\n{made}\n"
 
 
+def measured() -> list[str]:
+    """What there are results of; the rest is due."""
+    return [name for name in TABLES if (RESULTS / f"{name}.json").exists()]
+
+
 if __name__ == "__main__":
-    for name in TABLES:
+    for name in measured():
         (RESULTS / f"{name}.txt").write_text(table(name))
         print(table(name))
+    if "ops_gpu" in measured():
+        gpu.plot(json.loads((RESULTS / "ops_gpu.json").read_text())["figures"], RESULTS / "ops_gpu.png")
