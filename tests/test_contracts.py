@@ -97,6 +97,7 @@ ROWS = [
     Row("pacings", "discrete", lambda _: pacing.discrete([1, 2], until=[4]), amounts),
     Row("pacings", "exponential", lambda _: pacing.exponential(1, 5, steps=4), amounts),
     Row("pacings", "join", lambda _: pacing.join([ramp, 3], boundaries=[5]), amounts),
+    Row("pacings", "levels", lambda _: pacing.levels(ramp, k=3), amounts),
     Row("pacings", "linear", lambda _: pacing.linear(8, 64, steps=9, multiple=8), amounts),
     Row("pacings", "multiple", lambda _: pacing.multiple(ramp, 4), amounts),
     Row("pacings", "root", lambda _: pacing.root(1, 5, steps=4, degree=3), amounts),

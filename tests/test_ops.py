@@ -626,6 +626,10 @@ MASK = torch.ones(2, 4, dtype=torch.bool)
             r"ids has shape \(1, 2\), x \(4,\); expected ids \(B, K\) or \(K,\), and x \(B, S, ...\)",
         ),
         (
+            lambda: ops.scatter_tokens(torch.zeros(1), torch.zeros(1, 2), rows(1, 4, 2)),
+            r"ids has shape \(1, 2\), x \(1,\); expected",
+        ),
+        (
             lambda: ops.gather_tokens(torch.zeros(2, 4), rows(1, 4, 2)),
             r"ids has shape \(1, 2\), x \(2, 4\); expected",
         ),

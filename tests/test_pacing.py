@@ -1,3 +1,4 @@
+import itertools
 import math
 import pickle
 
@@ -14,6 +15,7 @@ from dataeff.pacing import (
     discrete,
     exponential,
     join,
+    levels,
     linear,
     multiple,
     root,
@@ -138,6 +140,7 @@ def test_a_number_is_a_constant_and_a_bare_function_needs_its_end():
             r"start \(with multiple=\) is 1.5; expected a whole number",
         ),
         (lambda: linear(1, 8, steps=5, multiple=0), "multiple is 0; expected a whole number of at least 1"),
+        (lambda: levels(linear(1, 8, steps=5), k=1), "k is 1; expected a whole number of at least 2"),
         (lambda: root(1, 8, steps=5, degree=0), "degree is 0; expected a number above 0"),
         (lambda: exponential(0, 8, steps=5), "start is 0 and end is 8; expected both above 0"),
         (lambda: discrete([1, 2], until=[]), "until is .*; expected 1 steps in rising order"),
@@ -162,3 +165,44 @@ def test_a_number_is_a_constant_and_a_bare_function_needs_its_end():
 def test_what_makes_no_sense_is_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def missed(amounts, chosen):
+    """What each level loses, summed over steps."""
+    lost = dict.fromkeys(chosen, 0)
+    for amount in amounts:
+        level = max(each for each in chosen if each <= amount)
+        lost[level] += amount - level
+    return lost
+
+
+@given(amounts=st.lists(st.integers(0, 9), min_size=1, max_size=9), k=st.integers(2, 4))
+def test_no_other_levels_lose_less_to_the_worst_of_them(amounts, k):
+    pace = levels(custom(lambda step: amounts[min(step, len(amounts) - 1)], steps=len(amounts) - 1), k=k)
+    table = pacing.table(pace)
+    chosen = sorted(set(table))
+    assert len(chosen) <= k
+    assert table[-1] == amounts[-1]
+    assert all(level <= amount for level, amount in zip(table, amounts, strict=True))
+    values = sorted(set(amounts))
+    others = [
+        set(own)
+        for many in range(1, k + 1)
+        for own in itertools.combinations(values, many)
+        if {values[0], amounts[-1]} <= set(own)
+    ]
+    least = min(max(missed(amounts, own).values()) for own in others)
+    assert max(missed(amounts, chosen).values()) <= least + 1e-6
+
+
+@pytest.mark.parametrize(
+    "ramp", [linear(128, 2048, steps=20_000, multiple=16), root(128, 2048, steps=20_000)]
+)
+def test_levels_lose_about_as_much_each(ramp):
+    pace = levels(ramp, k=8)
+    lost = missed(pacing.table(ramp), sorted(set(pacing.table(pace))))
+    assert len(lost) == 8
+    most, *others = sorted(lost.values(), reverse=True)
+    assert min(others[:-2]) > 0.9 * most  # the last but one ends at the end, which loses nothing
+    assert pace(20_000) == 2048
+    assert pace(0) == 128

@@ -219,11 +219,11 @@ def plot(measured: dict[str, Any], path: Path) -> None:
                 size / ms / 1e6 if ms else None
                 for size, ms in zip([sizes[i] for i in order], times, strict=True)
             ]
-            strong = {"linewidth": 2.5} if way == "ours" else {"linewidth": 1, "alpha": 0.8}
+            strong = {"linewidth": 2.5} if way == "ours" else {"linestyle": "none", "alpha": 0.8}
             axis.plot(megabytes, rates, marker=".", label=label, **strong)
         axis.set(title=name, xscale="log", xlabel="MB read and written", ylim=(0, None))
         axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
     axes[0].set_ylabel("GB/s")
-    axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
