@@ -1,5 +1,6 @@
 """The token operations as operators of torch: `torch.ops.dataeff`, for CUDA, autograd and compilers."""
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from dataeff import rng
 from dataeff.ops import _aten, _checks, _layout, _sample
 
 Tensor = torch.Tensor
+_TRITON = importlib.util.find_spec("triton") is not None
 
 
 @torch.library.custom_op("dataeff::gather_tokens", mutates_args=())
@@ -39,18 +41,19 @@ def write(x: Tensor, y: Tensor, ids: Tensor) -> None:
     _aten.write(x, y, ids)
 
 
-@gather.register_kernel("cuda")
-def _(x: Tensor, ids: Tensor) -> Tensor:
-    from dataeff.ops import _triton
+if _TRITON:  # else all devices do it by torch's own calls
 
-    return _triton.gather(x, ids, _layout.empty(x, ids.shape[-1]))
+    @gather.register_kernel("cuda")
+    def _(x: Tensor, ids: Tensor) -> Tensor:
+        from dataeff.ops import _triton
 
+        return _triton.gather(x, ids, _layout.empty(x, ids.shape[-1]))
 
-@write.register_kernel("cuda")
-def _(x: Tensor, y: Tensor, ids: Tensor) -> None:
-    from dataeff.ops import _triton
+    @write.register_kernel("cuda")
+    def _(x: Tensor, y: Tensor, ids: Tensor) -> None:
+        from dataeff.ops import _triton
 
-    _triton.write(x, y, ids)
+        _triton.write(x, y, ids)
 
 
 @gather.register_fake
@@ -148,7 +151,7 @@ def sample(
     masks = always, valid, weights
     if device.type == "cpu" or _checks.DEBUG:
         _checks.drawable(keep, always, weights)
-    if device.type == "cuda":
+    if device.type == "cuda" and _TRITON:
         from dataeff.ops import _triton
 
         ids = torch.empty((layers, batch, keep), dtype=torch.int32, device=device)

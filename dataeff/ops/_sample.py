@@ -136,7 +136,7 @@ def _rows(mask: torch.Tensor | None, shape: tuple[int, int], dtype: Any) -> NDAr
     if mask is None:
         return np.empty((0, 0), dtype)
     return np.ascontiguousarray(
-        mask.detach().expand(shape).to(torch.float64 if dtype is np.float64 else torch.bool)
+        mask.detach().cpu().expand(shape).to(torch.float64 if dtype is np.float64 else torch.bool)
     )
 
 

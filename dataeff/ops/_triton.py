@@ -55,9 +55,10 @@ def _launch(x: Tensor, y: Tensor, ids: Tensor, *, gather: bool) -> None:
     tokens = min(triton.next_power_of_2(keep), _TILE // wide)
     programs = batch * triton.cdiv(keep, tokens) * triton.cdiv(width, wide)
     strides = *x.stride(), *y.stride(), *ids.expand(batch, -1).stride()
-    _move[(programs,)](
-        x, y, ids, *strides, keep, width, GATHER=gather, TOKENS=tokens, WIDTH=wide, enable_fp_fusion=False
-    )  # fmt: skip
+    with torch.cuda.device_of(x):  # not on another that is the current one
+        _move[(programs,)](
+            x, y, ids, *strides, keep, width, GATHER=gather, TOKENS=tokens, WIDTH=wide, enable_fp_fusion=False
+        )  # fmt: skip
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -214,10 +215,11 @@ def sample(
         masks += [rows.view(torch.uint8) if rows.dtype == torch.bool else rows, *rows.stride()[-2:]]
     block = max(min(triton.next_power_of_2(seq), _ROW), 16)
     plain = not (prefix or any(mask is not None for mask in (always, valid, weights)))
-    _choose[(layers * batch,)](
-        ids, key - 2**64 if key >= 2**63 else key, first_row, batch, seq, keep, prefix, *masks,
-        LAYERED=layered, PREFIX=prefix > 0, ALWAYS=always is not None, VALID=valid is not None,
-        WEIGHTS=weights is not None, WIDTH=32 if plain else 64, BLOCK=block, WHOLE=seq <= block,
-        enable_fp_fusion=False, num_warps=min(max(block // 512, 4), 16),
-    )  # fmt: skip
+    with torch.cuda.device_of(ids):
+        _choose[(layers * batch,)](
+            ids, key - 2**64 if key >= 2**63 else key, first_row, batch, seq, keep, prefix, *masks,
+            LAYERED=layered, PREFIX=prefix > 0, ALWAYS=always is not None, VALID=valid is not None,
+            WEIGHTS=weights is not None, WIDTH=32 if plain else 64, BLOCK=block, WHOLE=seq <= block,
+            enable_fp_fusion=False, num_warps=min(max(block // 512, 4), 16),
+        )  # fmt: skip
     return ids
