@@ -118,12 +118,24 @@ def ops_gpu(figures: dict[str, Any]) -> str:
     return _aligned(gpu.table(figures)) + "\n" + _aligned(drawn)
 
 
+def train_step(figures: dict[str, Any]) -> str:
+    """What each way saves of a step's matrix products and of its time."""
+    rows = [("step", "seconds", "FLOPs saved", "time saved", "time to FLOPs")]
+    for name, took in figures["seconds"].items():
+        own = figures["saved"].get(name)
+        shares = (f"{own['of_flops']:.1%}", f"{own['of_time']:.1%}") if own else ("", "")
+        ratio = f"{own['time_to_flops']:.2f}" if own and "time_to_flops" in own else ""
+        rows.append((name, f"{took:.3f}", *shares, ratio))
+    return _aligned(rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "index_scale": index_scale,
     "index_vs_deepspeed": index_vs_deepspeed,
     "ops_cpu": ops_cpu,
     "ops_gpu": ops_gpu,
     "sampler_vs_deepspeed": sampler_vs_deepspeed,
+    "train_step": train_step,
 }
 
 
