@@ -252,7 +252,7 @@ def test_the_sampling_operator_passes_the_checks_of_torch(device):
     place = torch.device(device)
     weights = torch.rand(8, device=device)
     for masks in [(None, None, None), (None, valid, None), (valid, None, weights)]:
-        arguments = 2, 8, 6, [1, -2], 3, True, 5, 0, *masks, place
+        arguments = 2, 8, 6, [1, -2], 3, 5, 0, *masks, place
         torch.library.opcheck(torch.ops.dataeff.sample_tokens.default, arguments)
 
 

@@ -12,7 +12,7 @@ SEQ = 12
 
 
 class Block(nn.Module):
-    """Keeps what it put in and what came out, by address."""
+    """A residual block that keeps nothing of its input as it was."""
 
     def __init__(self):
         super().__init__()

@@ -29,7 +29,7 @@ def tokens(x: torch.Tensor, ids: torch.Tensor, batch_first: bool) -> None:
             f"ids has shape {tuple(own)}, x {tuple(shape)}; expected ids (B, K) or (K,), and x {layout} with "
             "the same B"
         )
-    if ids.dtype != torch.int32 and ids.dtype != torch.int64:
+    if ids.dtype not in _KINDS:
         raise ValueError(f"ids is {ids.dtype}; expected int32 or int64, as sample_tokens gives")
     if ids.device != x.device:
         raise ValueError(

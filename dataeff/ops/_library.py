@@ -137,8 +137,7 @@ def sample(
     seq: int,
     keep: int,
     key: list[int],
-    layers: int,
-    layered: bool,
+    layers: int | None,
     first_row: int,
     prefix: int,
     always: Tensor | None,
@@ -146,7 +145,7 @@ def sample(
     weights: Tensor | None,
     device: torch.device,
 ) -> Tensor:
-    """Ids of the kept tokens of each layer and row. (layers, batch, keep) int32."""
+    """Ids of the kept tokens of each layer, or of one, and row. (layers or 1, batch, keep) int32."""
     base = rng.key(*(part % 2**64 for part in key))
     masks = always, valid, weights
     if device.type == "cpu" or _checks.DEBUG:
@@ -154,25 +153,16 @@ def sample(
     if device.type == "cuda" and _TRITON:
         from dataeff.ops import _triton
 
-        ids = torch.empty((layers, batch, keep), dtype=torch.int32, device=device)
-        return _triton.sample(base, layered, first_row, prefix, *masks, seq, ids)
-    keys = rng.fold(base, range(layers)).tolist() if layered else [base]
+        ids = _room(layers, batch, keep, device)
+        return _triton.sample(base, layers is not None, first_row, prefix, *masks, seq, ids)
+    keys = [base] if layers is None else rng.fold(base, range(layers)).tolist()
     return _sample.on_cpu(keep, keys, first_row, (batch, seq), prefix, *masks).to(device)
 
 
 @sample.register_fake
-def _(
-    batch: int,
-    seq: int,
-    keep: int,
-    key: list[int],
-    layers: int,
-    layered: bool,
-    first_row: int,
-    prefix: int,
-    always: Tensor | None,
-    valid: Tensor | None,
-    weights: Tensor | None,
-    device: torch.device,
-) -> Tensor:
-    return torch.empty((layers, batch, keep), dtype=torch.int32, device=device)
+def _(batch: int, seq: int, keep: int, key: list[int], layers: int | None, *others: Any) -> Tensor:
+    return _room(layers, batch, keep, others[-1])
+
+
+def _room(layers: int | None, batch: int, keep: int, device: torch.device) -> Tensor:
+    return torch.empty((1 if layers is None else layers, batch, keep), dtype=torch.int32, device=device)
