@@ -1,5 +1,6 @@
 """The token operations against their plain meaning: every path, bit for bit."""
 
+import functools
 import json
 import os
 import subprocess
@@ -252,8 +253,9 @@ def test_the_sampling_operator_passes_the_checks_of_torch(device):
     place = torch.device(device)
     weights = torch.rand(8, device=device)
     for masks in [(None, None, None), (None, valid, None), (valid, None, weights)]:
-        arguments = 2, 8, 6, [1, -2], 3, 5, 0, *masks, place
-        torch.library.opcheck(torch.ops.dataeff.sample_tokens.default, arguments)
+        for moment, after in [(None, None), (torch.tensor([4, -5], device=device), 6)]:
+            arguments = 2, 8, 6, [1, -2], moment, after, 3, 5, 0, *masks, place
+            torch.library.opcheck(torch.ops.dataeff.sample_tokens.default, arguments)
 
 
 @pytest.mark.parametrize("device", [ON_CPU, ON_CUDA])
@@ -470,6 +472,30 @@ def test_the_kernel_draws_the_same_from_a_row_in_pieces(kind, device, monkeypatc
     assert torch.equal(by_kernel(1, 75, 41, (3,), 1, **masks, device=device).cpu(), expected)
 
 
+@pytest.mark.parametrize("moment_on", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("device", [ON_CPU, ON_CUDA])
+def test_a_tensor_in_the_key_counts_as_its_entries_do(device, moment_on):
+    moment = torch.tensor([3, 2**40], device=moment_on)
+    draw = functools.partial(ops.sample_tokens, 2, 30, 7, device=device)
+    assert torch.equal(draw(key=("a", 1, moment, 5)), draw(key=("a", 1, 3, 2**40, 5)))
+    assert torch.equal(draw(key=(moment,), layers=2), draw(key=(3, 2**40), layers=2))
+    assert torch.equal(draw(key=(moment[0], "b")), draw(key=(3, "b")))
+
+
+@pytest.mark.parametrize("after", [None, 6, -7])
+@pytest.mark.parametrize("layers", [None, 2])
+@pytest.mark.parametrize("device", [ON_CPU, ON_CUDA])
+def test_the_kernel_folds_a_tensor_in_the_key(device, layers, after):
+    if triton is None or (device == "cpu" and torch.cuda.is_available()):
+        pytest.skip("the interpreter needs Triton, and a machine without a CUDA device")
+    out = torch.full((layers or 1, 2, 9), -1, dtype=torch.int32, device=device)
+    moment = torch.tensor([3, -4], device=device)
+    triton.sample(rng.key(8), layers is not None, 0, 0, None, None, None, 40, out, moment=moment, after=after)
+    key = [8, 3, 2**64 - 4] + ([] if after is None else [after % 2**64])
+    expected = ops.sample_tokens(2, 40, 9, key=key, layers=layers)
+    assert torch.equal(out.cpu().view(expected.shape), expected)
+
+
 def test_the_kernel_draws_the_same_for_a_hundred_keys():
     drawn = by_kernel(1, 21, 5, (9,), 100)
     assert torch.equal(drawn, ops.sample_tokens(1, 21, 5, key=(9,), layers=100))
@@ -621,6 +647,11 @@ MASK = torch.ones(2, 4, dtype=torch.bool)
             r"valid, of shape \(2, 4\), is on meta, and the ids are for cpu; .*: valid.to\('cpu'\)",
         ),
         (lambda: ops.sample_tokens(1, 4, 2, key=(-1,)), "a part of key is -1; expected a whole number"),
+        (
+            lambda: ops.sample_tokens(1, 4, 2, key=(torch.zeros(1).long(), 1, 2)),
+            r"key is made of \['torch.int64', 'int', 'int'\]; expected at most one tensor, of int64",
+        ),
+        (lambda: ops.sample_tokens(1, 4, 2, key=(torch.zeros(1),)), r"key is made of \['torch.float32'\]"),
         (
             lambda: ops.gather_tokens(torch.zeros(4), rows(1, 4, 2)),
             r"ids has shape \(1, 2\), x \(4,\); expected ids \(B, K\) or \(K,\), and x \(B, S, ...\)",

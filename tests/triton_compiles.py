@@ -15,7 +15,7 @@ from dataeff.ops import _triton
 WIDE = "i64"
 MOVES = {"x": "*i16", "y": "*i16", "ids": "*i32", "keep": "i32", "width": "i32"}
 CHOICES = {
-    "out": "*i32", "always": "*u8", "valid": "*u8", "weights": "*fp32",
+    "out": "*i32", "moment": "*i64", "always": "*u8", "valid": "*u8", "weights": "*fp32",
     "batch": "i32", "seq": "i32", "keep": "i32", "prefix": "i32", "first_row": "i32",
 }  # fmt: skip
 
@@ -56,6 +56,7 @@ def main():
         ("all masks", True, 1024, True),
     ):
         constants = {"LAYERED": True, "WIDTH": 64 if masks else 32, "BLOCK": block, "WHOLE": whole}
+        constants |= {"MOMENT": 2 if masks else 0, "AFTER": masks}
         constants |= dict.fromkeys(("PREFIX", "ALWAYS", "VALID", "WEIGHTS"), masks)
         found[name] = compiled(_triton._choose, CHOICES, constants, enable_fp_fusion=False)
     print(json.dumps(found))  # noqa: T201

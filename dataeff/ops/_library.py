@@ -137,6 +137,8 @@ def sample(
     seq: int,
     keep: int,
     key: list[int],
+    moment: Tensor | None,
+    after: int | None,
     layers: int | None,
     first_row: int,
     prefix: int,
@@ -146,7 +148,6 @@ def sample(
     device: torch.device,
 ) -> Tensor:
     """Ids of the kept tokens of each layer, or of one, and row. (layers or 1, batch, keep) int32."""
-    base = rng.key(*(part % 2**64 for part in key))
     masks = always, valid, weights
     if device.type == "cpu" or _checks.DEBUG:
         _checks.drawable(keep, always, weights)
@@ -154,14 +155,26 @@ def sample(
         from dataeff.ops import _triton
 
         ids = _room(layers, batch, keep, device)
+        if moment is not None and moment.device.type == "cuda":  # folded there: reading it would wait
+            base = rng.key(*(part % 2**64 for part in key))
+            return _triton.sample(
+                base, layers is not None, first_row, prefix, *masks, seq, ids, moment=moment, after=after
+            )
+        base = _key(key, moment, after)
         return _triton.sample(base, layers is not None, first_row, prefix, *masks, seq, ids)
+    base = _key(key, moment, after)
     keys = [base] if layers is None else rng.fold(base, range(layers)).tolist()
     return _sample.on_cpu(keep, keys, first_row, (batch, seq), prefix, *masks).to(device)
 
 
 @sample.register_fake
-def _(batch: int, seq: int, keep: int, key: list[int], layers: int | None, *others: Any) -> Tensor:
-    return _room(layers, batch, keep, others[-1])
+def _(batch: int, seq: int, keep: int, key: Any, moment: Any, after: Any, *others: Any) -> Tensor:
+    return _room(others[0], batch, keep, others[-1])
+
+
+def _key(before: list[int], moment: Tensor | None, after: int | None) -> int:
+    parts = [*before, *([] if moment is None else moment.view(-1).tolist())]
+    return rng.key(*(part % 2**64 for part in (parts if after is None else [*parts, after])))
 
 
 def _room(layers: int | None, batch: int, keep: int, device: torch.device) -> Tensor:

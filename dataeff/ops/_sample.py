@@ -23,7 +23,7 @@ def sample_tokens(
     seq: int,
     keep: int,
     *,
-    key: Sequence[int | str],
+    key: Sequence[int | str | torch.Tensor],
     layers: int | None = None,
     first_row: int = 0,
     always: int | torch.Tensor = 0,
@@ -42,7 +42,9 @@ def sample_tokens(
         batch: rows.
         seq: tokens in a row.
         keep: of them, from 0 to `seq`.
-        key: all that the choice depends on, as (seed, step, layer): integers of at least 0, or strings.
+        key: all that the choice depends on, as (seed, step, layer): integers of at least 0, or strings. One
+            entry may be a tensor of int64, which counts as its entries do and may have one more entry after
+            it: under torch.compile a step that is a tensor changes without another compilation.
         layers: how many layers to draw for at once: (layers, batch, keep), the ids of layer l being those of
             the key (*key, l).
         first_row: of this rank in the global batch.
@@ -55,9 +57,9 @@ def sample_tokens(
         device: of the result; by default that of the masks or weights, else the CPU.
 
     Raises:
-        ValueError: `keep` above `seq`, a negative number, a mask of another shape, more that are always kept
-            than `keep`, or a weight below 0 or not finite (for a CUDA tensor the last two only with
-            DATAEFF_CHECK=1, since looking would wait for the device).
+        ValueError: `keep` above `seq`, a negative number, a mask of another shape, a key that goes on after a
+            tensor, more that are always kept than `keep`, or a weight below 0 or not finite (for a CUDA
+            tensor the last two only with DATAEFF_CHECK=1, since looking would wait for the device).
 
     Examples:
         >>> ids = sample_tokens(2, 16, 4, key=(1234, 0, 1))
@@ -66,6 +68,8 @@ def sample_tokens(
         >>> bool((sample_tokens(1, 16, 4, key=(1234, 0, 1), first_row=1) == ids[1:]).all())
         True
         >>> bool((sample_tokens(2, 16, 4, key=(1234, 0), layers=12)[1] == ids).all())
+        True
+        >>> bool((sample_tokens(2, 16, 4, key=(1234, torch.tensor([0, 1]))) == ids).all())
         True
         >>> sample_tokens(1, 16, 4, key=(1234,), always=2, valid=torch.arange(16) < 4).tolist()
         [[0, 1, 2, 3]]
@@ -90,7 +94,7 @@ def sample_tokens(
         batch,
         seq,
         keep,
-        [_word(part) if isinstance(part, str) else _signed(part) for part in key],
+        *_parts(key),
         None if layers is None else whole("layers", layers, low=0),
         first_row,
         prefix,
@@ -98,6 +102,25 @@ def sample_tokens(
         place,
     )
     return ids[0] if layers is None else ids
+
+
+def _parts(key: Sequence[int | str | torch.Tensor]) -> tuple[list[int], torch.Tensor | None, int | None]:
+    """The entries before a tensor, the tensor, and what comes after it."""
+    words = [part if isinstance(part, torch.Tensor) else _number(part) for part in key]
+    tensors = [i for i, part in enumerate(words) if isinstance(part, torch.Tensor)]
+    if not tensors:
+        return words, None, None  # type: ignore[return-value]
+    moment, after = words[tensors[0]], words[tensors[0] + 1 :]
+    if len(tensors) > 1 or len(after) > 1 or moment.dtype != torch.int64:  # type: ignore[union-attr]
+        kinds = [str(part.dtype) if isinstance(part, torch.Tensor) else "int" for part in words]
+        raise ValueError(
+            f"key is made of {kinds}; expected at most one tensor, of int64, and at most one entry after it"
+        )
+    return words[: tensors[0]], moment, after[0] if after else None  # type: ignore[return-value]
+
+
+def _number(part: int | str) -> int:
+    return _word(part) if isinstance(part, str) else _signed(part)
 
 
 def _signed(part: int) -> int:

@@ -141,10 +141,17 @@ def _scores(
     return scores
 
 
-@triton.jit(do_not_specialize=["key", "first_row", "batch", "seq", "keep", "prefix"])
+@triton.jit
+def _fold(key, part):
+    golden = tl.full((), 0x9E3779B97F4A7C15, tl.uint64)
+    return _mix((key ^ _mix(part.to(tl.uint64) + golden)) + golden)
+
+
+@triton.jit(do_not_specialize=["key", "after", "first_row", "batch", "seq", "keep", "prefix"])
 def _choose(
-    out, key, first_row, batch, seq, keep, prefix, always, always_row, always_token, valid, valid_row,
-    valid_token, weights, weights_row, weights_token, LAYERED: tl.constexpr,
+    out, key, moment, after, first_row, batch, seq, keep, prefix, always, always_row, always_token,
+    valid, valid_row, valid_token, weights, weights_row, weights_token,
+    MOMENT: tl.constexpr, AFTER: tl.constexpr, LAYERED: tl.constexpr,
     PREFIX: tl.constexpr, ALWAYS: tl.constexpr, VALID: tl.constexpr, WEIGHTS: tl.constexpr,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
@@ -152,9 +159,12 @@ def _choose(
     program = tl.program_id(0)
     row = (program % batch).to(tl.int64)
     key = key.to(tl.uint64)
+    for i in tl.static_range(MOMENT):
+        key = _fold(key, tl.load(moment + i))
+    if AFTER:
+        key = _fold(key, after.to(tl.int64))
     if LAYERED:
-        golden = tl.full((), 0x9E3779B97F4A7C15, tl.uint64)
-        key = _mix((key ^ _mix((program // batch).to(tl.uint64) + golden)) + golden)
+        key = _fold(key, program // batch)
     line = first_row + row
     position = tl.arange(0, BLOCK)
     scores = _scores(
@@ -204,8 +214,14 @@ def sample(
     weights: Tensor | None,
     seq: int,
     ids: Tensor,
+    *,
+    moment: Tensor | None = None,
+    after: int | None = None,
 ) -> Tensor:
-    """Fill `ids`, (layers, batch, keep) int32, and return it. `key` is folded with the layer if `layered`."""
+    """Fill `ids`, (layers, batch, keep) int32, and return it.
+
+    `key` is folded with the entries of `moment`, with `after`, and with the layer if `layered`.
+    """
     layers, batch, keep = ids.shape
     if not ids.numel():
         return ids
@@ -217,8 +233,10 @@ def sample(
     plain = not (prefix or any(mask is not None for mask in (always, valid, weights)))
     with torch.cuda.device_of(ids):
         _choose[(layers * batch,)](
-            ids, key - 2**64 if key >= 2**63 else key, first_row, batch, seq, keep, prefix, *masks,
-            LAYERED=layered, PREFIX=prefix > 0, ALWAYS=always is not None, VALID=valid is not None,
+            ids, key - 2**64 if key >= 2**63 else key, ids if moment is None else moment.contiguous(),
+            after or 0, first_row, batch, seq, keep, prefix, *masks,
+            MOMENT=0 if moment is None else moment.numel(), AFTER=after is not None, LAYERED=layered,
+            PREFIX=prefix > 0, ALWAYS=always is not None, VALID=valid is not None,
             WEIGHTS=weights is not None, WIDTH=32 if plain else 64, BLOCK=block, WHOLE=seq <= block,
             enable_fp_fusion=False, num_warps=min(max(block // 512, 4), 16),
         )  # fmt: skip
