@@ -1,6 +1,19 @@
 """dataeff: small composable primitives that make better use of training data, for any PyTorch loop."""
 
-from dataeff import config, corpus, index, metrics, ops, pacing, registry, rng, routing, samplers, transforms
+from dataeff import (
+    config,
+    corpus,
+    index,
+    metrics,
+    ops,
+    pacing,
+    registry,
+    rng,
+    routers,
+    routing,
+    samplers,
+    transforms,
+)
 from dataeff.clock import Clock
 from dataeff.curriculum import Curriculum, paced, window
 from dataeff.simulation import simulate
@@ -17,6 +30,7 @@ __all__ = [
     "pacing",
     "registry",
     "rng",
+    "routers",
     "routing",
     "samplers",
     "simulate",

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import dataeff as de
-from dataeff import corpus, index, metrics, pacing, registry, routing, samplers
+from dataeff import corpus, index, metrics, pacing, registry, routers, routing, samplers
 
 ROOT = Path(__file__).parent.parent
 TEXTS = ["to be", "or not", "", "to be"]
@@ -47,7 +47,17 @@ def batches(sampler):
 
 
 def chosen(router):
-    return router(2, 16, 5, key=(1, 2, 3, 4)).tolist()
+    tokens = torch.arange(32).view(2, 16) % 9
+    offers = {
+        "key": (1, 2, 3, 4),
+        "hidden": torch.stack([tokens.sin(), tokens.cos(), tokens % 2], 2),
+        "gate": lambda hidden: hidden[..., :1],
+        "tokens": tokens,
+        "state": torch.arange(9.0),
+    }
+    asked = {name: offers[name] for name in inspect.signature(router).parameters if name in offers}
+    ids = router(2, 16, 8, **asked)
+    return ids.ids.tolist() if isinstance(ids, routers.Chosen) else ids.tolist()
 
 
 def squares(executor):
@@ -114,7 +124,12 @@ ROWS = [
     ),
     Row("samplers", "shuffled", lambda _: samplers.shuffled(7, batch_size=2, seed=1, steps=9), batches),
     Row("samplers", "token_budget", lambda f: budget(f), batches),
-    Row("routers", "random_ltd", lambda _: routing.random_ltd(), chosen),
+    Row("routers", "mixture_of_depths", lambda _: routers.mixture_of_depths(width=3), chosen),
+    Row("routers", "patch_dropout", lambda _: routers.patch_dropout(prefix=2), chosen),
+    Row("routers", "random_ltd", lambda _: routers.random_ltd(shared=True), chosen),
+    Row("routers", "span", lambda _: routers.span(), chosen),
+    Row("routers", "token_bypass", lambda _: routers.token_bypass(vocabulary=9, special=(1,)), chosen),
+    Row("routers", "tome", lambda _: routers.tome(prefix=1), chosen),
     Row(
         "corpora",
         "arrow",
@@ -184,7 +199,7 @@ def test_it_compares_by_what_it_is_made_of(row, files):
 @every_primitive
 def test_it_prints_as_the_code_that_makes_it(row, files):
     made = row.make(files)
-    modules = (metrics, pacing, corpus, routing, samplers)
+    modules = (metrics, pacing, corpus, routers, samplers)
     names = {name: getattr(module, name) for module in modules for name in dir(module)}
     names |= {"Index": index.Index, "Curriculum": de.Curriculum, "paced": de.paced, "builtins": builtins}
     assert eval(repr(made), names) == made  # noqa: S307

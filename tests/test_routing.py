@@ -1,4 +1,6 @@
+import collections
 import copy
+import dataclasses
 import io
 
 import pytest
@@ -10,7 +12,8 @@ import dataeff as de
 from dataeff import ops
 from dataeff.demo._model import GPT
 from dataeff.pacing import constant, linear
-from dataeff.routing import attach, random_ltd
+from dataeff.routers import random_ltd
+from dataeff.routing import Kept, attach, travel
 
 SEQ = 12
 
@@ -220,13 +223,11 @@ def test_keep_follows_its_pace(gpt, ids):
 
 @pytest.mark.parametrize("keep", [linear(2, 9, steps=3), constant(0)])
 def test_a_keep_that_is_no_number_of_tokens_is_refused(gpt, ids, keep):
-    route = attach(gpt, keep=keep, seed=7)
-    route.step = 1
     with pytest.raises(
         ValueError,
-        match="keep is .* at step 1; expected a whole number of at least 1: give the pace multiple=",
+        match="keep is .* at step [01]; expected a whole number of at least 1: give the pace multiple=",
     ):
-        gpt(ids)
+        attach(gpt, keep=keep, seed=7).step = 1
 
 
 def test_layers_may_be_named_and_the_ends_kept(gpt):
@@ -348,78 +349,179 @@ def test_declared_arguments_travel_with_their_tokens(positional):
 
 
 def test_an_argument_that_looks_aligned_is_refused_with_the_line_that_declares_it():
-    model, x = Stack(), torch.randn(2, SEQ, 8)
-    attach(model, keep=5, seed=1)
+    kept = Kept(torch.zeros(2, 3).int(), 2, SEQ)
     with pytest.raises(
-        ValueError,
-        match=r"'attention_mask' has shape \(1, 1, 12, 12\) .*token_args=\{'attention_mask': \(-2, -1\)\}",
+        ValueError, match=r"'bias' has shape \(1, 1, 12, 12\) .*token_args=\{'bias': \(-2, -1\)\}"
     ):
-        model(x, False, attention_mask=torch.ones(1, 1, SEQ, SEQ))
-    with pytest.raises(ValueError, match=r"token_args=\{'position_embeddings': \(-2,\)\}"):
-        model(x, False, position_embeddings=(torch.ones(1, SEQ, 8), torch.ones(1, SEQ, 8)))
+        travel("bias", torch.ones(1, 1, SEQ, SEQ), kept, {})
+    with pytest.raises(ValueError, match=r"token_args=\{'tables': \(-2,\)\}"):
+        travel("tables", (torch.ones(1, SEQ, 8), torch.ones(1, SEQ, 8)), kept, {})
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 1, 7), (3, 1, SEQ, SEQ), (SEQ, SEQ), (SEQ,)])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 7), (SEQ,)])
 def test_a_declaration_that_does_not_fit_is_refused(shape):
+    kept = Kept(torch.zeros(2, 3).int(), 2, SEQ)
     with pytest.raises(
         ValueError,
         match=r"declares 'mask' aligned to tokens on \(-2, -1\), but it has .*; expected 12 on those axes",
     ):
-        de.routing.travel("mask", torch.ones(shape), torch.zeros(2, 3).int(), SEQ, {"mask": (-2, -1)})
+        travel("mask", torch.ones(shape), kept, {"mask": (-2, -1)})
 
 
-def test_the_cure_for_a_tensor_without_a_batch_axis_works():
-    ids, position = torch.tensor([[0, 2]]), torch.arange(SEQ)
-    with pytest.raises(ValueError, match=r"token_args=\{'position': \(-1,\)\}.*; and give it a batch axis"):
-        de.routing.travel("position", position, ids, SEQ, {})
-    moved = de.routing.travel("position", position[None], ids, SEQ, {"position": (-1,)})
-    assert moved.tolist() == [[0, 2]]
+@pytest.mark.parametrize("shape", [(3, 1, SEQ, SEQ), (SEQ, SEQ)])
+def test_a_tensor_without_a_batch_axis_needs_the_same_tokens_in_all_rows(shape):
+    mask, declared = torch.arange(torch.Size(shape).numel()).view(shape), {"bias": (-2, -1)}
+    ids = torch.tensor([[0, 2], [1, 3]])
+    with pytest.raises(
+        ValueError,
+        match=r"'bias' has shape .* and no batch axis of 2 or 1, .*value\[None\].*random_ltd\(shared=True\)",
+    ):
+        travel("bias", mask, Kept(ids, 2, SEQ), declared)
+    moved = travel("bias", mask, Kept(ids[:1], 2, SEQ), declared)
+    assert torch.equal(moved, mask[..., [0, 2], :][..., [0, 2]])
+
+
+def test_layers_with_tables_for_all_rows_are_served_by_shared_tokens():
+    class Rotated(nn.Module):
+        def forward(self, x, freqs):
+            return x * freqs  # (S, C): no batch axis
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(Rotated() for _ in range(3))
+
+        def forward(self, x, freqs):
+            for layer in self.layers:
+                x = layer(x, freqs)
+            return x
+
+    model, x, freqs = Model(), torch.ones(2, SEQ, 4), torch.arange(1.0, SEQ + 1)[:, None].expand(SEQ, 4)
+    route = attach(model, keep=5, seed=1)
+    with pytest.raises(ValueError, match="'freqs' has shape .* no batch axis"):
+        model(x, freqs)
+    route.remove()
+    route = attach(model, router=random_ltd(shared=True), keep=5, seed=1)
+    out = model(x, freqs)
+    own = route.kept()["layers.1"]
+    assert own.shape == (1, 5)
+    times = torch.full((SEQ, 1), 2.0)
+    times[own[0].long()] = 3.0
+    torch.testing.assert_close(out, (freqs**times).expand(2, SEQ, 4))
 
 
 def test_what_stands_in_a_dict_is_looked_at_too():
     with pytest.raises(ValueError, match="'masks' has shape"):
-        de.routing.travel("masks", {"full": torch.ones(1, SEQ)}, torch.zeros(1, 2).int(), SEQ, {})
+        travel("masks", {"full": torch.ones(1, SEQ)}, Kept(torch.zeros(1, 2).int(), 1, SEQ), {})
 
 
 def test_an_argument_declared_not_aligned_stays():
     value = torch.zeros(SEQ)
-    assert de.routing.travel("scale", value, torch.zeros(1, 2).int(), SEQ, {"scale": ()}) is value
+    assert travel("scale", value, Kept(torch.zeros(1, 2).int(), 1, SEQ), {"scale": ()}) is value
+
+
+class Outputs(nn.Module):
+    """A layer that returns its hidden states as `form` has it."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.inner, self.form = nn.Linear(4, 4), form
+
+    def forward(self, x, bias=None):
+        return self.form(x + self.inner(x), bias)
+
+
+@dataclasses.dataclass
+class Output:
+    hidden: torch.Tensor
+    bias: object = None
+
+
+Pair = collections.namedtuple("Pair", "hidden bias")
+FORMS = {
+    "tuple": (lambda x, bias: (x, bias), lambda out: out),
+    "list": (lambda x, bias: [x, bias], lambda out: out),
+    "named tuple": (Pair, lambda out: out),
+    "dataclass": (Output, lambda out: (out.hidden, out.bias)),
+    "dict": (lambda x, bias: {"x": x, "bias": bias}, lambda out: tuple(out.values())),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hidden_states_are_found_in_what_a_layer_returns(form):
+    make, parts = FORMS[form]
+    layer = Outputs(make)
+    x, bias = torch.randn(2, SEQ, 4), torch.randn(2, SEQ)
+    plain = parts(layer(x, bias))[0]
+    route = attach(nn.Sequential(layer), keep=5, seed=1, layers=[layer], token_args={"bias": 1})
+    out = layer(x, bias)
+    assert type(out) is type(make(x, bias))
+    hidden, handed_on = parts(out)
+    own = route.kept()["0"].long()
+    expected = x.scatter(
+        1, own[..., None].expand(-1, -1, 4), plain.gather(1, own[..., None].expand(-1, -1, 4))
+    )
+    torch.testing.assert_close(hidden, expected)
+    assert handed_on is bias  # an argument that a layer hands on is as it was for the next
 
 
 def test_hidden_states_and_outputs_of_another_shape_are_refused():
     class Odd(nn.Module):
         def forward(self, x):
-            return {"x": x}
+            return self.make(x)
 
     model = nn.Sequential(Odd())
-    attach(model, keep=2, seed=1, layers=[model[0]])
+    attach(model, keep=2, seed=1, layers=[model[0]], check=False)
     with pytest.raises(
         ValueError, match=r"layer '0': its first argument, 'x', is \(4, 4\); expected \(B, S, C\)"
     ):
         model(torch.zeros(4, 4))
-    with pytest.raises(ValueError, match="layer '0' returns dict; expected hidden states"):
+    model[0].make = lambda x: None
+    with pytest.raises(
+        ValueError, match="layer '0' returns NoneType; expected hidden states, alone or first in"
+    ):
+        model(torch.zeros(2, 4, 4))
+    model[0].make = lambda x: x[:, :1]
+    with pytest.raises(
+        ValueError, match=r"layer '0' makes \(2, 1, 4\) of the kept tokens; expected .*\(2, 2, 4\)"
+    ):
         model(torch.zeros(2, 4, 4))
 
 
-def test_torch_s_own_encoder_layers_are_served():
-    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
-    model = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
-    mask = nn.Transformer.generate_square_subsequent_mask(SEQ)
-    route = attach(model, keep=5, seed=1, token_args={"src_mask": (-2, -1)})
-    with pytest.raises(ValueError, match="'src_mask' .* expected"):
-        model(torch.zeros(2, SEQ, 8), mask)  # (S, S) is one mask for all rows: no batch axis to gather by row
-    route.remove()
-    route = attach(model, keep=5, seed=1)
-    assert model(torch.zeros(2, SEQ, 8)).shape == (2, SEQ, 8)
-    assert set(route.kept()) == {"layers.1", "layers.2"}
+def test_layers_that_take_the_sequence_first_are_served_as_they_are():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+    model = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False).double()
+    other = copy.deepcopy(model)
+    for module in other.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            module.batch_first = True
+    x, padded = torch.randn(3, SEQ, 8).double(), torch.arange(SEQ) >= torch.tensor([[SEQ], [7], [3]])
+    expected = attach(other, keep=5, seed=7), other(x, src_key_padding_mask=padded)
+    route = attach(model, keep=5, seed=7)
+    assert (route.batch_first, expected[0].batch_first) == (False, True)
+    out = model(x.transpose(0, 1), src_key_padding_mask=padded)
+    torch.testing.assert_close(out.transpose(0, 1), expected[1], rtol=1e-12, atol=1e-12)
 
 
-def test_layers_that_take_the_sequence_first_are_refused():
-    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 4, enable_nested_tensor=False)
+def test_the_wrong_layout_is_seen_from_what_the_model_is_called_with():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens = nn.Embedding(9, 4)
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, ids):
+            x = self.tokens(ids).transpose(0, 1)
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    attach(model := Turned(), keep=2, seed=1)
     with pytest.raises(
-        ValueError, match=r"layer 'layers.1' takes \(S, B, C\) .*; make it with batch_first=True"
+        ValueError, match=r"gets \(5, 3, 4\), and the model was called with \(3, 5\): say .*=False"
     ):
-        attach(model, keep=3, seed=1)
+        model(torch.zeros(3, 5).long())
 
 
 @pytest.mark.parametrize("router", [random_ltd, random_ltd()])
@@ -476,13 +578,13 @@ def test_recomputation_draws_the_tokens_of_its_own_forward_pass(gpt, ids, reentr
 
 
 def test_what_is_remembered_for_recomputation_is_bounded(gpt, ids, monkeypatch):
-    from dataeff.routing import _route
+    from dataeff.routing import _passes
 
-    monkeypatch.setattr(_route, "_REMEMBERED", 10)
+    monkeypatch.setattr(_passes, "_REMEMBERED", 10)
     route = attach(gpt, keep=5, seed=7)
     kept = [gpt(ids) for _ in range(20)]
     assert len(kept) == 20
-    assert len(route._drawn) <= 10
+    assert len(route._passes._known) <= 10
 
 
 def test_gather_axes_takes_rows_and_columns_of_each_mask():

@@ -1,8 +1,7 @@
-"""Which tokens enter which layer of a model."""
+"""Token routing on a model: only some tokens enter some of its layers."""
 
-from dataeff.routing._adapters import travel
+from dataeff.routing._adapters import Kept, padding, travel
 from dataeff.routing._attach import attach
-from dataeff.routing._route import Route
-from dataeff.routing._select import layer_tokens, random_ltd
+from dataeff.routing._route import Route, layer_tokens
 
-__all__ = ["Route", "attach", "layer_tokens", "random_ltd", "travel"]
+__all__ = ["Kept", "Route", "attach", "layer_tokens", "padding", "travel"]

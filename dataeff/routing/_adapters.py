@@ -1,51 +1,349 @@
 """What travels with a token: the tensors aligned to tokens that a layer takes beside the hidden states."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from dataeff import ops
 
+Tensor = torch.Tensor
+_MASKED = -5000.0  # an additive mask at or below it hides a token: -1e4 is the largest that is in use
 
-def travel(
-    name: str, value: Any, ids: torch.Tensor, seq: int, token_args: Mapping[str, int | Sequence[int]]
-) -> Any:
+
+class Kept(NamedTuple):
+    """The tokens that enter a layer, for what travels with them."""
+
+    ids: Tensor
+    """(B, K), or (1, K) for all rows."""
+    batch: int
+    seq: int
+    heads: int | None = None
+    """Of torch's own attention in the layer, which takes one mask a head."""
+    batch_first: bool = True
+
+    def along(self, name: str, value: Tensor, axes: Sequence[int], *, batch_axis: int = 0) -> Tensor:
+        """`value` with the kept tokens alone along `axes`; others do not count as a batch axis.
+
+        Raises ValueError for rows that the kept tokens cannot be found for.
+        """
+        axes = [axis % value.dim() for axis in axes]
+        if (
+            len(self.ids) == 1
+        ):  # of all rows the same: the batch axis does not matter, or whether there is one
+            for axis in axes:
+                value = value.index_select(axis, self.ids[0])
+            return value
+        if not self.batch_first and 0 in axes and value.dim() > 1:  # (S, B, ...)
+            batch_axis = 1
+        rows = value.shape[batch_axis]
+        if batch_axis in axes or (rows != 1 and rows % self.batch):
+            raise ValueError(
+                f"the argument {name!r} has shape {tuple(value.shape)} and no batch axis of {self.batch} or "
+                "1, but each sample keeps other tokens; give it one, as value[None] does, or let all samples "
+                "keep the same: router=random_ltd(shared=True)"
+            )
+        ids = self.ids if rows == 1 else self.ids.repeat_interleave(rows // self.batch, 0)
+        moved = value.movedim(batch_axis, 0)
+        axes = [axis + 1 if axis < batch_axis else axis for axis in axes]
+        return ops.gather_axes(moved, ids, axes).movedim(0, batch_axis)
+
+
+def travel(name: str, value: Any, kept: Kept, token_args: Mapping[str, int | Sequence[int]]) -> Any:
     """The argument `name` of a layer as the kept tokens need it.
 
-    Raises ValueError for a tensor with an axis of length `seq` that `token_args` does not declare, and for
-    a declaration that does not fit the tensor.
+    By its declaration in `token_args`, else by its name where that is a known one. Raises ValueError for
+    another tensor with an axis as long as the sequence, and for one that is not as its declaration or name
+    promises.
 
     Examples:
-        >>> travel("position_ids", torch.arange(4)[None], torch.tensor([[0, 2]]), 4, {"position_ids": 1})
+        >>> kept = Kept(torch.tensor([[0, 2]]), batch=1, seq=4)
+        >>> travel("position_ids", torch.arange(4)[None], kept, {})
         tensor([[0, 2]])
     """
     if isinstance(value, tuple | list):  # rotary (cos, sin), say
-        return tuple(travel(name, each, ids, seq, token_args) for each in value)
+        return tuple(travel(name, each, kept, token_args) for each in value)
     if isinstance(value, Mapping):
-        return {key: travel(name, each, ids, seq, token_args) for key, each in value.items()}
-    if not isinstance(value, torch.Tensor):
+        return {key: travel(name, each, kept, token_args) for key, each in value.items()}
+    if type(value).__name__ == "BlockMask":
+        return _block_mask(value, kept)
+    if name in _ABSENT:  # what was there before is not trained on, and what is made here has no use
+        return False if isinstance(value, bool) else None
+    if not isinstance(value, Tensor):
         return value
-    if name not in token_args:
-        if seq not in value.shape:
-            return value
-        looks = tuple(axis - value.dim() for axis, size in enumerate(value.shape) if size == seq)
+    if value.is_nested:
+        raise ValueError(f"the argument {name!r} is a nested tensor; expected a padded one")
+    if name in token_args:
+        return _declared(name, value, kept, token_args[name])
+    rule = _RULES.get(name)
+    if rule is not None:
+        return rule(name, value, kept)
+    if kept.seq not in value.shape:
+        return value
+    looks = tuple(axis - value.dim() for axis, size in enumerate(value.shape) if size == kept.seq)
+    raise ValueError(
+        f"the argument {name!r} has shape {tuple(value.shape)} and looks aligned to the {kept.seq} tokens; "
+        f"declare its token axes, as in attach(..., token_args={{{name!r}: {looks}}}), or () if it is not"
+    )
+
+
+def arguments(layer: nn.Module) -> list[str]:
+    """The names under which a layer takes its positional arguments.
+
+    Examples:
+        >>> arguments(nn.Linear(2, 2))
+        ['input']
+    """
+    parameters = inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def heads(layer: nn.Module) -> int | None:
+    """The heads of torch's own attention in a layer, if it is what the layer is made of.
+
+    Examples:
+        >>> heads(nn.TransformerEncoderLayer(8, 2, 8)), heads(nn.Linear(2, 2))
+        (2, None)
+    """
+    attention = (module for module in layer.modules() if isinstance(module, nn.MultiheadAttention))
+    return next((module.num_heads for module in attention), None)
+
+
+def is_packed(given: Mapping[str, Any]) -> bool:
+    """Whether arguments say where packed documents begin.
+
+    Examples:
+        >>> is_packed({"cu_seqlens": torch.tensor([0, 3, 5])})
+        True
+    """
+    return any(value is not None and _RULES.get(name) is _packed for name, value in given.items())
+
+
+def without_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The arguments of a model, to make no cache of keys and values; None if it takes no such argument.
+
+    Raises ValueError for a cache that holds tokens already.
+
+    Examples:
+        >>> without_cache(nn.Linear(2, 2), (), {}) is None
+        True
+    """
+    past = kwargs.get("past_key_values")
+    if past is not None and (not hasattr(past, "get_seq_length") or past.get_seq_length()):
         raise ValueError(
-            f"the argument {name!r} has shape {tuple(value.shape)} and looks aligned to the {seq} tokens; "
-            f"declare its token axes, as in attach(..., token_args={{{name!r}: {looks}}}), or () if it is not"
-            + ("" if value.shape[0] in (1, ids.shape[0]) else "; and give it a batch axis, as [None] does")
+            "past_key_values holds tokens already, and routing drops some of those to come; train on whole "
+            "sequences, or keep all tokens"
         )
-    declared = token_args[name]
+    names = arguments(model)
+    if "use_cache" not in names or "use_cache" in names[: len(args)]:
+        return None
+    return args, {**kwargs, "use_cache": False}
+
+
+def padding(given: Mapping[str, Any], batch: int, seq: int) -> Tensor | None:
+    """Which tokens are no padding, as a layer's masks tell: (batch, seq) bool, or None if they do not.
+
+    Examples:
+        >>> padding({"attention_mask": torch.tensor([[1, 1, 0]])}, 1, 3).tolist()
+        [[True, True, False]]
+    """
+    for name in _PADDING:
+        mask = given.get(name)
+        if not isinstance(mask, Tensor) or len(mask) != batch or mask.shape[-1] != seq:
+            continue
+        if name != "attention_mask":  # torch's own: True, or -inf, is padding
+            return ~mask if mask.dtype == torch.bool else mask > _MASKED
+        if mask.dim() == 2:
+            return mask != 0 if not mask.is_floating_point() or bool((mask == 1).any()) else mask > _MASKED
+        if mask.dim() == 4 and mask.shape[2] in (1, seq):  # a token of padding may not attend to itself
+            own = mask[:, 0].diagonal(dim1=1, dim2=2) if mask.shape[2] == seq else mask[:, 0, 0]
+            return own > _MASKED if own.is_floating_point() else own != 0
+    return None
+
+
+def _declared(name: str, value: Tensor, kept: Kept, declared: int | Sequence[int]) -> Tensor:
     axes = (declared,) if isinstance(declared, int) else tuple(declared)
-    if axes and not _fits(value, axes, ids.shape[0], seq):
+    if not axes:
+        return value
+    fits = all(-value.dim() <= axis < value.dim() and value.shape[axis] == kept.seq for axis in axes)
+    if not fits:
         raise ValueError(
             f"token_args declares {name!r} aligned to tokens on {axes}, but it has shape "
-            f"{tuple(value.shape)}; expected {seq} on those axes, after a batch axis of 1 or {ids.shape[0]} "
-            "(value[None] gives it one)"
+            f"{tuple(value.shape)}; expected {kept.seq} on those axes"
         )
-    return ops.gather_axes(value, ids, axes) if axes else value
+    return kept.along(name, value, axes)
 
 
-def _fits(value: torch.Tensor, axes: Sequence[int], batch: int, seq: int) -> bool:
-    within = all(-value.dim() < axis < value.dim() and axis != 0 for axis in axes)
-    return within and value.shape[0] in (1, batch) and all(value.shape[axis] == seq for axis in axes)
+def _block_mask(mask: Any, kept: Kept) -> Any:
+    """A mask of flex_attention, made anew of its own rule at the kept tokens' places."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    ids, rule = kept.ids.long(), mask.mask_mod
+    rows = torch.arange(kept.batch, device=ids.device) if len(ids) > 1 else torch.zeros_like(ids[:, 0])
+
+    def at_their_places(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        row = rows[b] if len(ids) > 1 else b * 0
+        return rule(b, h, ids[row, q], ids[row, k])  # type: ignore[no-any-return]
+
+    keep = ids.shape[1]
+    return create_block_mask(at_their_places, kept.batch, mask.shape[1], keep, keep, device=str(ids.device))
+
+
+def _misfit(name: str, value: Tensor, kept: Kept) -> ValueError:
+    return ValueError(
+        f"the argument {name!r} has shape {tuple(value.shape)}, in which the {kept.seq} tokens are not to be "
+        f"found as is usual for it; declare its token axes: attach(..., token_args={{{name!r}: ...}})"
+    )
+
+
+def _mask(name: str, value: Tensor, kept: Kept) -> Tensor:
+    """(B, S), (B, S, S), (B * heads, S, S), (B, heads, S, S), any of them broadcast; (S, S) in torch."""
+    seq = kept.seq
+    square = value.dim() == 2 and value.shape == (seq, seq)
+    if square and not (name in _FLAT and len(value) == kept.batch):
+        if len(kept.ids) == 1 or not kept.heads:
+            return kept.along(name, value, (0, 1))
+        moved = ops.gather_axes(value[None], kept.ids, (1, 2))
+        return moved.repeat_interleave(kept.heads, 0)
+    last = (-1,) if value.dim() == 2 else (-2, -1)
+    axes = [axis for axis in last if value.shape[axis] == seq]
+    if any(value.shape[axis] not in (1, seq) for axis in last) or value.dim() < 2:
+        raise _misfit(name, value, kept)
+    return kept.along(name, value, axes) if axes else value
+
+
+def _cross(name: str, value: Tensor, kept: Kept) -> Tensor:
+    """(B, ..., S, M): masks of what is attended to elsewhere have tokens on the axis before the last."""
+    if value.dim() < 2 or value.shape[-2] not in (1, kept.seq):
+        raise _misfit(name, value, kept)
+    if value.shape[-2] == 1 or (value.dim() == 2 and len(value) == kept.batch and kept.batch != kept.seq):
+        return value
+    if value.dim() == 2 and kept.heads and len(kept.ids) > 1:
+        return ops.gather_axes(value[None], kept.ids, (1,)).repeat_interleave(kept.heads, 0)
+    return kept.along(name, value, (-2,))
+
+
+def _entries(name: str, value: Tensor, kept: Kept) -> Tensor:
+    """(B, S), or (n, B, S) of n kinds of position."""
+    if value.shape[-1:] != (kept.seq,):
+        raise _misfit(name, value, kept)
+    return kept.along(name, value, (-1,), batch_axis=1 if value.dim() == 3 else 0)
+
+
+def _features(name: str, value: Tensor, kept: Kept) -> Tensor:
+    """(B, S, ...)."""
+    if value.dim() < 2 or value.shape[1] != kept.seq:
+        raise _misfit(name, value, kept)
+    return kept.along(name, value, (1,))
+
+
+def _table(name: str, value: Tensor, kept: Kept) -> Tensor:
+    """(B, S, D), (B, heads, S, D), (B, S, heads, D), or (3, B, S, D) of three kinds of position; (S, D)."""
+    if (
+        value.dim() == 4
+        and value.shape[0] == 3
+        and value.shape[2] == kept.seq
+        and (kept.batch == value.shape[1] or kept.batch != 3)
+    ):
+        return kept.along(name, value, (2,), batch_axis=1)
+    where = [
+        axis for axis in range(max(value.dim() - 3, 0), value.dim() - 1) if value.shape[axis] == kept.seq
+    ]
+    if len(where) > 1 and 0 in where:
+        where.remove(0)
+    if len(where) != 1:
+        raise _misfit(name, value, kept)
+    return kept.along(name, value, where)
+
+
+def _packed(name: str, value: Tensor, kept: Kept) -> Tensor:
+    """(n + 1,): where documents begin in all rows as one, as attention over packed sequences takes them."""
+    rows = torch.arange(kept.batch, device=kept.ids.device).unsqueeze(1) * kept.seq
+    return torch.searchsorted((kept.ids + rows).flatten(), value.to(kept.ids.device)).to(value.dtype)
+
+
+def _as_it_is(name: str, value: Tensor, kept: Kept) -> Tensor:
+    return value
+
+
+def _shorter(name: str, value: Tensor, kept: Kept) -> Tensor:
+    """(S,): places in a cache, which is off."""
+    return value[: kept.ids.shape[1]]
+
+
+_RULES: dict[str, Callable[[str, Tensor, Kept], Tensor]] = {
+    **dict.fromkeys(
+        (
+            "attention_mask",
+            "attn_mask",
+            "causal_mask",
+            "mask",
+            "position_bias",
+            "relative_pos",
+            "self_attention_mask",
+            "src_mask",
+            "tgt_mask",
+            "alibi",
+        ),
+        _mask,
+    ),
+    **dict.fromkeys(
+        ("encoder_attention_mask", "cross_attention_mask", "memory_mask", "encoder_decoder_position_bias"),
+        _cross,
+    ),
+    **dict.fromkeys(
+        (
+            "key_padding_mask",
+            "src_key_padding_mask",
+            "tgt_key_padding_mask",
+            "padding_mask",
+            "position_ids",
+            "positions",
+            "token_type_ids",
+            "input_ids",
+        ),
+        _entries,
+    ),
+    **dict.fromkeys(("per_layer_input",), _features),
+    **dict.fromkeys(
+        (
+            "position_embeddings",
+            "position_embeddings_global",
+            "position_embeddings_local",
+            "rotary_pos_emb",
+            "rotary_emb",
+            "freqs_cis",
+            "freqs",
+            "cos",
+            "sin",
+        ),
+        _table,
+    ),
+    **dict.fromkeys(
+        ("cu_seqlens", "cu_seqlens_q", "cu_seqlens_k", "cu_seq_lens_q", "cu_seq_lens_k"), _packed
+    ),
+    **dict.fromkeys(
+        (
+            "encoder_hidden_states",
+            "memory",
+            "memory_key_padding_mask",
+            "encoder_attn_mask",
+            "head_mask",
+            "layer_head_mask",
+            "cross_attn_layer_head_mask",
+        ),
+        _as_it_is,
+    ),
+    "cache_position": _shorter,
+}
+"""How arguments of layers are aligned to tokens, by the names that they have in the field."""
+
+_ABSENT = {"past_key_values", "past_key_value", "layer_past", "layer_state", "use_cache", "output_cache"}
+"""Caches of keys and values, which are off while tokens are routed."""
+
+_FLAT = {"attention_mask", "mask"}
+"""Masks that are (B, S) rather than (S, S) where B = S."""
+
+_PADDING = ("attention_mask", "src_key_padding_mask", "tgt_key_padding_mask", "key_padding_mask")

@@ -1,9 +1,9 @@
 """Routing on a model, by hooks: the model's code, its state dict and its evaluation stay as they are."""
 
-import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,51 +12,66 @@ from dataeff import registry
 from dataeff._check import whole
 from dataeff._distributed import rank_or_own
 from dataeff.pacing import constant
+from dataeff.routing._hook import Hook, Ride
 from dataeff.routing._route import Route
+from dataeff.routing._stack import blocks, siblings
 
 
 def attach(
     model: nn.Module,
     *,
-    router: str | Callable[..., torch.Tensor] = "random_ltd",
+    router: str | Callable[..., Any] = "random_ltd",
     keep: int | Callable[[int], float],
     layers: Sequence[nn.Module] | None = None,
-    skip: tuple[int, int] = (1, 1),
+    skip: tuple[int, int] | None = None,
     seed: int,
     rank: int | None = None,
     token_args: Mapping[str, int | Sequence[int]] | None = None,
     in_place: bool = True,
+    batch_first: bool | None = None,
+    check: bool = True,
 ) -> Route:
     """Let only some tokens enter some layers of `model` while it trains; the others bypass them.
 
     A routed layer takes hidden states (B, S, C) as its first argument and returns them, alone or first in a
-    tuple. Tokens stay in order, so a causal layer stays causal. Evaluation mode is untouched, and so is the
-    state dict.
+    tuple, a mapping or a dataclass. Tokens stay in order, so a causal layer stays causal, and what is aligned
+    to tokens travels with them: masks, positions, rotary tables, the boundaries of packed documents.
+    Arguments are known by their names (see the guide), or declared. Caches of keys and values are off.
+    Evaluation mode is untouched, and so are the state dict and copies of the model, unless the router says
+    otherwise.
 
     Args:
         model: any module; its forward passes in training mode count as micro-batches.
-        router: a name of the registry kind `routers`, or a function like `random_ltd()`.
+        router: a name of the registry kind `routers`, one of `dataeff.routers`, or a function like them.
         keep: how many tokens enter, as a number or a pace. All of them where it asks for as many as there
             are or more, at no cost.
-        layers: the modules to route, out of `model`. By default those of the largest ModuleList or
-            Sequential of modules of one class, without its ends.
-        skip: how many blocks to leave out at the beginning and at the end when `layers` is not given.
+        layers: the modules to route, out of `model`, in the order in which they run. By default those of the
+            largest ModuleList or Sequential of modules of one class, without its ends; of an encoder and a
+            decoder, those of both.
+        skip: how many blocks to leave out at the beginning and at the end when `layers` is not given: (1, 1),
+            or (0, 0) for a router that drops tokens at the input.
         seed: a whole number of at least 0.
         rank: of this process among those that hold other samples of the global batch; by default
             torch.distributed's, else 0. Ranks that share their samples (tensor parallel) share it.
-        token_args: for each argument of a layer that is aligned to tokens, its token axes, as
-            `{"attention_mask": (-2, -1), "position_ids": 1}`.
+        token_args: for each argument of a layer that is aligned to tokens and not known by its name, its
+            token axes, as `{"attention_mask": (-2, -1), "position_ids": 1}`; `()` for one that is not
+            aligned.
         in_place: whether a layer's output may be written into the hidden states that went in, which saves a
             copy of them. That is done only where autograd allows it and nothing else refers to them, never
             under activation checkpointing; code that kept them in a variable, and uses them later, gets an
             error that names this argument.
+        batch_first: False where hidden states are (S, B, C); by default as torch's own attention in the
+            layers says, else True.
+        check: whether each layer is run twice, before it first drops tokens, to see that it knows the places
+            of tokens by its arguments alone.
 
     Returns:
         The `Route`: set its `step`, read what was `kept`, `remove` it.
 
     Raises:
         ValueError: no layers to route, a module that is not in the model or is routed already, or, in the
-            forward pass, a tensor argument that looks aligned to tokens and is not declared.
+            forward pass, a layer that computes places by itself, or a tensor argument that looks aligned to
+            tokens and is neither known nor declared.
 
     Examples:
         >>> block = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
@@ -69,55 +84,41 @@ def attach(
         >>> route.remove()
     """
     if isinstance(router, str):
-        router = cast(Callable[..., torch.Tensor], registry.get("routers", router))
-    named = _named(model, list(layers) if layers is not None else _find(model, skip))
+        router = cast(Callable[..., Any], registry.get("routers", router))
+    made = router() if isinstance(router, type) else router
+    model = getattr(model, "_orig_mod", model)  # of a compiled model, the model
+    whole_input = getattr(made, "scope", "layer") == "input"
+    ends = skip if skip is not None else (0, 0) if whole_input else (1, 1)
+    named = _named(model, list(layers) if layers is not None else blocks(model, ends))
     for name, layer in named.items():
         _check_layer(name, layer, token_args or {})
     route = Route(
-        router=router() if isinstance(router, type) else router,
+        router=made,
         keep=keep if callable(keep) else constant(whole("keep", keep, low=1)),
         seed=whole("seed", seed, low=0),
         layers=named,
-        depth=_depth(model, list(named.values())),
+        depth=len(siblings(model, list(named.values()))),
         token_args=dict(token_args or {}),
         rank=whole("rank", rank_or_own(rank), low=0),
         in_place=in_place,
+        batch_first=_batch_first(named) if batch_first is None else batch_first,
+        check=check,
     )
-    enters = {name: functools.partial(route._enter, name, _positional(named[name])) for name in named}
-    route._handles.append(model.register_forward_pre_hook(route._begin))
-    for name, layer in named.items():
-        leave = functools.partial(route._leave, name)
-        route._handles.append(layer.register_forward_pre_hook(enters[name], with_kwargs=True))
-        route._handles.append(layer.register_forward_hook(leave))
+    if hasattr(made, "gate"):
+        for layer, gate in [(layer, made.gate(layer)) for layer in named.values()]:
+            layer.add_module(type(made).__name__, gate)
+    names = {id(module): name for name, module in model.named_modules()}
+    marked = [block for block in siblings(model, list(named.values())) if names[id(block)] not in named]
+    route._rides += [
+        Ride(model, Hook(route, "_begin", "")),
+        *(Ride(block, Hook(route, "_mark", names[id(block)])) for block in marked if block is not model),
+        *(Ride(named[n], Hook(route, "_enter", n), Hook(route, "_leave", n)) for n in named),
+    ]
+    for ride in route._rides:
+        ride.attach()
+    if "torch._dynamo" in sys.modules:  # what was compiled before does not look for hooks
+        torch.compiler.reset()
     return route
-
-
-def _find(model: nn.Module, skip: tuple[int, int]) -> list[nn.Module]:
-    if not isinstance(skip, tuple | list) or len(skip) != 2:
-        raise ValueError(f"skip is {skip!r}; expected how many blocks to leave out at either end, as (1, 1)")
-    first, last = (whole("an entry of skip", blocks, low=0) for blocks in skip)
-    stacks = [list(stack) for stack in _stacks(model) if len({type(block) for block in stack}) == 1]
-    stacks = [stack for stack in stacks if len({id(block) for block in stack}) == len(stack)]
-    largest = max(stacks, key=lambda stack: sum(p.numel() for m in stack for p in m.parameters()), default=[])
-    layers = largest[first : len(largest) - last]
-    if not layers:
-        raise ValueError(
-            f"{type(model).__name__} has no stack of more than {first + last} like blocks; "
-            "name them: attach(..., layers=[...])"
-        )
-    return layers
-
-
-def _stacks(model: nn.Module) -> list[nn.ModuleList | nn.Sequential]:
-    return [module for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
-
-
-def _depth(model: nn.Module, layers: Sequence[nn.Module]) -> int:
-    """How many blocks the stack has that the layers stand in."""
-    ids = {id(layer) for layer in layers}
-    return max(
-        (len(stack) for stack in _stacks(model) if ids <= {id(block) for block in stack}), default=len(layers)
-    )
 
 
 def _named(model: nn.Module, layers: Sequence[nn.Module]) -> dict[str, nn.Module]:
@@ -132,12 +133,11 @@ def _named(model: nn.Module, layers: Sequence[nn.Module]) -> dict[str, nn.Module
 
 def _check_layer(name: str, layer: nn.Module, token_args: Mapping[str, object]) -> None:
     """Refuse what would go wrong later, or silently."""
-    hooks = [getattr(hook, "func", None) for hook in layer._forward_pre_hooks.values()]
-    if any(isinstance(getattr(hook, "__self__", None), Route) for hook in hooks):
+    hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, Hook)]
+    around = getattr(layer._compiled_call_impl, "__self__", None)
+    if any(hook.method == "_enter" for hook in hooks) or isinstance(around, Ride):
         raise ValueError(f"layer {name!r} is routed already; remove() that route first")
-    if any(getattr(module, "batch_first", True) is False for module in layer.modules()):
-        raise ValueError(f"layer {name!r} takes (S, B, C) hidden states; make it with batch_first=True")
-    parameters = inspect.signature(layer.forward).parameters
+    parameters = inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters
     if not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values()):
         for declared in set(token_args) - set(parameters):
             raise ValueError(
@@ -145,7 +145,7 @@ def _check_layer(name: str, layer: nn.Module, token_args: Mapping[str, object]) 
             )
 
 
-def _positional(layer: nn.Module) -> list[str]:
-    """The names under which a layer takes its positional arguments."""
-    parameters = inspect.signature(layer.forward).parameters.values()
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+def _batch_first(named: Mapping[str, nn.Module]) -> bool:
+    """As torch's own attention in the layers says, if it is there."""
+    modules = (module for layer in named.values() for module in layer.modules())
+    return all(module.batch_first for module in modules if isinstance(module, nn.MultiheadAttention))

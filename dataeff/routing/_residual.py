@@ -18,7 +18,7 @@ def merge(hidden: torch.Tensor, output: torch.Tensor, ids: torch.Tensor, *, in_p
         >>> merged.flatten().tolist(), hidden
         ([0.0, 1.0, 0.0], <hidden states that a routed layer has written its output into>)
     """
-    if not (in_place and _is_free(hidden)):
+    if torch.compiler.is_compiling() or not (in_place and _is_free(hidden)):  # it plans memory itself
         return ops.scatter_tokens(hidden, output, ids)
     merged: torch.Tensor = _Overwrite.apply(hidden, output, ids)  # type: ignore[no-untyped-call]
     hidden.__class__ = Overwritten

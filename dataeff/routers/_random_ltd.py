@@ -1,0 +1,50 @@
+"""Random layerwise token dropping."""
+
+import attrs
+import torch
+
+from dataeff import ops
+
+
+@attrs.frozen
+class random_ltd:
+    """Random layerwise token dropping: each layer and sample keeps its own random subset of tokens.
+
+    A layer f of L takes the kept tokens, and they are put back among the others:
+    x[i] <- f(x[J])[i] for i in J, else x[i], with J drawn anew for each layer and sample. No importance
+    scores and no special tokens. Padding, where the layer's mask tells of it, is kept only when there is
+    nothing else.
+
+    Source: random-LTD, arXiv 2211.11586, and DeepSpeed Data Efficiency, arXiv 2212.03597.
+
+    Args:
+        shared: whether all samples of a batch keep the same tokens, as layers need that take tables without
+            a batch axis.
+
+    Examples:
+        >>> random_ltd()(2, 8, 3, key=(1234, 0, 0, 1)).shape
+        torch.Size([2, 3])
+        >>> random_ltd(shared=True)(2, 8, 3, key=(1234, 0, 0, 1)).shape
+        torch.Size([1, 3])
+    """
+
+    shared: bool = attrs.field(default=False, kw_only=True, validator=attrs.validators.instance_of(bool))
+
+    def __call__(
+        self,
+        batch: int,
+        seq: int,
+        keep: int,
+        *,
+        key: tuple[int | torch.Tensor, ...],
+        first_row: int = 0,
+        device: torch.device | None = None,
+        valid: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Ids of the tokens that enter, sorted. (batch or 1, keep) int32; see `ops.sample_tokens`."""
+        if self.shared:
+            valid = None if valid is None else valid.any(0, keepdim=True)
+            return ops.sample_tokens(1, seq, keep, key=("random_ltd", *key), valid=valid, device=device)
+        return ops.sample_tokens(
+            batch, seq, keep, key=("random_ltd", *key), first_row=first_row, valid=valid, device=device
+        )

@@ -1,0 +1,70 @@
+"""The blocks of a model, found by themselves."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from dataeff._check import whole
+
+_SMALL = 0.1  # of the largest stack's parameters: below it a stack is no tower, but convolutions before it
+
+
+def blocks(model: nn.Module, skip: tuple[int, int]) -> list[nn.Module]:
+    """The blocks of each stack of `model` but those at its ends: of an encoder and of a decoder, say.
+
+    Stacks are the ModuleLists and Sequentials of modules of one class. The one with the most parameters
+    counts (experts inside a block are more, but smaller), and those beside it that are not much smaller.
+
+    Examples:
+        >>> model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
+        >>> blocks(model, (1, 1)) == [model[1], model[2]]
+        True
+    """
+    if not isinstance(skip, tuple | list) or len(skip) != 2:
+        raise ValueError(f"skip is {skip!r}; expected how many blocks to leave out at either end, as (1, 1)")
+    first, last = (whole("an entry of skip", number, low=0) for number in skip)
+    found = [stack[first : len(stack) - last] for stack in _towers(model, first + last)]
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no stack of more than {first + last} like blocks; "
+            "name them: attach(..., layers=[...])"
+        )
+    return [block for stack in found for block in stack]
+
+
+def siblings(model: nn.Module, layers: Sequence[nn.Module]) -> list[nn.Module]:
+    """All blocks of the stacks that `layers` stand in, themselves too.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Tanh())
+        >>> len(siblings(model, [model[1]]))
+        3
+    """
+    ids = {id(layer) for layer in layers}
+    inside = [[*stack] for stack in stacks(model) if ids & {id(block) for block in stack}]
+    return list({id(block): block for block in [*(b for stack in inside for b in stack), *layers]}.values())
+
+
+def stacks(model: nn.Module) -> list[nn.ModuleList | nn.Sequential]:
+    """Every ModuleList and Sequential of a model.
+
+    Examples:
+        >>> len(stacks(nn.Sequential(nn.Linear(2, 2), nn.Sequential())))
+        2
+    """
+    return [module for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
+
+
+def _towers(model: nn.Module, ends: int) -> list[list[nn.Module]]:
+    like = [list(stack) for stack in stacks(model) if len({type(block) for block in stack}) == 1]
+    like = [
+        stack for stack in like if len(stack) > ends and len({id(block) for block in stack}) == len(stack)
+    ]
+    sizes = [sum(p.numel() for block in stack for p in block.parameters()) for stack in like]
+    towers: list[list[nn.Module]] = []
+    for size, stack in sorted(zip(sizes, like, strict=True), key=lambda pair: -pair[0]):
+        inner = {id(module) for tower in towers for block in tower for module in block.modules()}
+        beside = size >= _SMALL * max(sizes) and any(True for _ in stack[0].children())
+        if not towers or (beside and not any(id(block) in inner for block in stack)):
+            towers.append(stack)
+    return [stack for stack in like if stack in towers]  # in the order of the model

@@ -1,0 +1,327 @@
+"""Each router against its equation, alone and on a model."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from dataeff import routers
+from dataeff.demo._model import GPT
+from dataeff.routing import attach
+
+SEQ = 12
+
+
+class Encoder(nn.Module):
+    """Bidirectional blocks over given hidden states, with a mean of the tokens in each."""
+
+    def __init__(self, blocks=5):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(Mixing() for _ in range(blocks))
+        self.double()
+
+    def forward(self, x, attention_mask=None):
+        for block in self.blocks:
+            x = block(x, attention_mask)
+        return x
+
+
+class Mixing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.inner = nn.LayerNorm(4), nn.Linear(4, 4)
+
+    def forward(self, x, attention_mask=None):
+        weights = torch.ones(x.shape[:2]) if attention_mask is None else attention_mask
+        mean = (x * weights[..., None]).sum(1, keepdim=True) / weights.sum(1)[:, None, None]
+        return x + self.inner(self.norm(x) + mean).tanh()
+
+
+@pytest.fixture
+def gpt():
+    torch.manual_seed(0)
+    return GPT(vocabulary=32, length=SEQ, width=16, heads=2, layers=5).double()
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(0, 32, (3, SEQ), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, SEQ, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def take(x, ids):
+    return x.gather(1, ids.long()[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def put(x, ids, y):
+    return x.scatter(1, ids.long()[..., None].expand_as(y), y)
+
+
+def gradients(model, out):
+    out.square().sum().backward()
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    return found
+
+
+def close(model, out, expected):
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    for grad, meant in zip(gradients(model, out), gradients(model, expected), strict=True):
+        torch.testing.assert_close(grad, meant, rtol=1e-9, atol=1e-9)
+
+
+def test_one_subset_bypasses_a_span_of_layers(x):
+    model = Encoder()
+    route = attach(model, router="span", keep=5, seed=7)
+    out, kept = model(x), route.kept()
+    assert list(kept) == ["blocks.1", "blocks.2", "blocks.3"]
+    ids = kept["blocks.1"]
+    assert all(torch.equal(own, ids) for own in kept.values())
+    route.remove()
+    first = model.blocks[0](x)
+    inner = take(first, ids)
+    for block in model.blocks[1:4]:
+        inner = block(inner)
+    close(model, out, model.blocks[4](put(first, ids, inner)))
+
+
+def test_patch_dropout_drops_for_good_and_keeps_the_prefix(x):
+    model = Encoder()
+    route = attach(model, router=routers.patch_dropout(prefix=2), keep=5, seed=7)
+    assert len(route.layers) == 5
+    out, kept = model(x), route.kept()
+    ids = kept["blocks.0"]
+    assert out.shape == (3, 5, 4)
+    assert ids[:, :2].tolist() == [[0, 1]] * 3
+    assert ids[0].tolist() != ids[1].tolist()
+    route.remove()
+    close(model, out, model(take(x, ids)))
+    with pytest.raises(ValueError, match="keep is 1; expected at least the prefix of 2 tokens"):
+        routers.patch_dropout(prefix=2)(1, 4, 1, key=(1,))
+
+
+def test_a_mixture_of_depths_scales_what_a_layer_adds_to_its_top_tokens(x):
+    model = Encoder()
+    names = list(model.state_dict())
+    route = attach(model, router="mixture_of_depths", keep=5, seed=7)
+    gates = [f"blocks.{i}.mixture_of_depths.weight" for i in (1, 2, 3)]
+    assert sorted(model.state_dict()) == sorted([*names, *gates])
+    parameters = dict(model.named_parameters())
+    assert set(gates) <= set(parameters)
+    out, kept = model(x), route.kept()
+    hidden = model.blocks[0](x)
+    weights = [parameters[gate] for gate in gates]
+    route.remove()
+    assert list(model.state_dict()) == names
+    for block, weight, ids in zip(model.blocks[1:4], weights, kept.values(), strict=True):
+        scores = hidden @ weight[0]
+        assert torch.equal(scores.topk(5).indices.sort().values, ids)
+        inner = take(hidden, ids)
+        change = block(inner) - inner
+        hidden = put(hidden, ids, inner + scores.gather(1, ids)[..., None] * change)
+    expected = model.blocks[4](hidden)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    out.square().sum().backward()
+    found = [weight.grad.clone() for weight in weights]
+    for weight in weights:
+        weight.grad = None
+    expected.square().sum().backward()
+    for grad, weight in zip(found, weights, strict=True):
+        assert grad.abs().sum() > 0
+        torch.testing.assert_close(grad, weight.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_a_mixture_of_depths_is_the_same_model_in_evaluation_and_in_copies(x):
+    model = Encoder()
+    attach(model, router="mixture_of_depths", keep=5, seed=7)
+    out = model(x)
+    assert torch.equal(model.eval()(x), out)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        assert torch.equal(twin(x), out)
+        assert torch.equal(twin.train()(x), out)
+    other = Encoder()
+    attach(other, router="mixture_of_depths", keep=5, seed=7)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(x), out)
+
+
+def test_a_layer_of_unknown_width_asks_for_it():
+    model = nn.Sequential(*[nn.Linear(4, 4, bias=False) for _ in range(3)])
+    with pytest.raises(
+        ValueError, match=r"the width of a Linear is not known; .*mixture_of_depths\(width=...\)"
+    ):
+        attach(model, router="mixture_of_depths", keep=2, seed=1)
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    attach(model, router=routers.mixture_of_depths(width=4), keep=2, seed=1)
+
+
+def by_pairs(hidden, keep, prefix):
+    """Bipartite matching, pair by pair."""
+    owners = []
+    for row in hidden:
+        every = 2
+        while len(range(prefix, len(row), every)) > keep - prefix:
+            every += 1
+        into = list(range(prefix, len(row), every))
+        pairs = []
+        for a in range(prefix, len(row)):
+            if a not in into:
+                likeness = [torch.cosine_similarity(row[a], row[b], dim=0).item() for b in into]
+                pairs.append((-max(likeness), a, into[likeness.index(max(likeness))]))
+        own = list(range(len(row)))
+        for _, a, b in sorted(pairs)[: len(row) - keep]:
+            own[a] = b
+        owners.append(own)
+    return torch.tensor(owners)
+
+
+@pytest.mark.parametrize(("keep", "prefix"), [(11, 0), (7, 1), (6, 0), (4, 1), (2, 1), (1, 0)])
+def test_similar_tokens_are_merged_and_get_what_their_mean_gets(x, keep, prefix):
+    owners = by_pairs(x, keep, prefix)
+    assert torch.equal(routers.match_tokens(x, keep, prefix=prefix), owners)
+    chosen = routers.tome(prefix=prefix)(3, SEQ, keep, hidden=x)
+    taken = chosen.take(x)
+    out = chosen.put(x, taken, 3 * taken)
+    for b in range(3):
+        assert chosen.ids[b].tolist() == sorted(set(owners[b].tolist()))
+        for i in range(SEQ):
+            mean = x[b, owners[b] == owners[b, i]].mean(0)
+            torch.testing.assert_close(out[b, i], x[b, i] + 2 * mean)
+
+
+def test_padding_is_merged_with_padding():
+    x = torch.randn(2, SEQ, 4)
+    valid = torch.arange(SEQ) < torch.tensor([[SEQ], [5]])
+    owners = routers.match_tokens(x, 9, valid=valid)
+    assert torch.equal(valid.gather(1, owners), valid)
+    assert (owners[1] != torch.arange(SEQ)).nonzero().min() >= 5
+
+
+def test_merged_tokens_on_a_model(x):
+    model = Encoder(3)
+    route = attach(model, router="tome", keep=8, seed=7)
+    out = model(x)
+    route.remove()
+    hidden = model.blocks[0](x)
+    chosen = routers.tome()(3, SEQ, 8, hidden=hidden)
+    taken = chosen.take(hidden)
+    close(model, out, model.blocks[2](chosen.put(hidden, taken, model.blocks[1](taken))))
+
+
+def test_merging_in_a_causal_layer_is_refused(gpt, tokens):
+    attach(gpt, router="tome", keep=8, seed=7)
+    with pytest.raises(
+        ValueError, match=r"layer 'blocks.1' is causal, and tome\(prefix=0\) lets tokens see later"
+    ):
+        gpt(tokens)
+
+
+def test_tokens_of_a_low_running_loss_bypass(gpt, tokens):
+    router = routers.token_bypass(vocabulary=32, special=(3,), momentum=0.5)
+    route = attach(gpt, router=router, keep=6, seed=7)
+    table = torch.full((32,), torch.inf)
+    for step in range(4):
+        route.step = step
+        gpt(tokens)
+        kept = route.kept()
+        ids = kept["blocks.1"]
+        assert all(torch.equal(own, ids) for own in kept.values())
+        for b in range(3):
+            scores = torch.where(tokens[b] == 3, torch.inf, table[tokens[b]])
+            entered = set(ids[b].tolist())
+            lowest = min(scores[i] for i in entered)
+            assert all(scores[i] <= lowest for i in set(range(SEQ)) - entered)
+        losses = (tokens * 7 % 11 + step).double()
+        route.observe(tokens, losses)
+        for v in tokens.unique():
+            mean = losses[tokens == v].mean()
+            table[v] = mean if table[v].isinf() else 0.5 * table[v] + 0.5 * mean
+    seen = tokens.unique()
+    torch.testing.assert_close(route.state_dict()["router"][seen], table[seen])
+
+
+def test_ties_are_broken_by_the_key():
+    router = routers.token_bypass(vocabulary=4)
+    same, state = torch.ones(1, 30).long(), torch.zeros(4)
+    drawn = {tuple(router(1, 30, 5, key=(k,), tokens=same, state=state)[0].tolist()) for k in range(20)}
+    assert len(drawn) > 10
+
+
+def test_the_running_losses_are_part_of_a_checkpoint(gpt, tokens, tmp_path):
+    def made():
+        return attach(gpt, router=routers.token_bypass(vocabulary=32), keep=6, seed=7)
+
+    route = made()
+    route.observe(tokens, tokens.double())
+    route.step = 4
+    gpt(tokens)
+    expected = route.kept()["blocks.1"]
+    torch.save(route.state_dict(), tmp_path / "route.pt")
+    route.remove()
+    resumed = made()
+    resumed.load_state_dict(torch.load(tmp_path / "route.pt", weights_only=True))
+    gpt(tokens)
+    assert torch.equal(resumed.kept()["blocks.1"], expected)
+    with pytest.raises(ValueError, match=r"the router's table is \(5,\); expected \(32,\)"):
+        resumed.load_state_dict({"step": 1, "seed": 7, "router": torch.zeros(5)})
+    with pytest.raises(ValueError, match="expected a router and step and the seed 7"):
+        resumed.load_state_dict({"step": 1, "seed": 7})
+
+
+def test_what_a_router_needs_is_named_when_it_is_missing(gpt, x):
+    route = attach(gpt, keep=6, seed=7)
+    with pytest.raises(ValueError, match="learns nothing from losses"):
+        route.observe(torch.zeros(2).long(), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"tokens has shape \(2,\), losses \(3,\); expected a loss a token"):
+        routers.running_loss(torch.zeros(4), torch.zeros(2).long(), torch.zeros(3), momentum=0.5)
+    model = Encoder()
+    attach(model, router=routers.token_bypass(vocabulary=32), keep=6, seed=7)
+    with pytest.raises(
+        ValueError,
+        match=r"needs the vocabulary ids of \(3, 12\) tokens; the first .* is torch.float64 of shape",
+    ):
+        model(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: routers.patch_dropout(prefix=-1), "prefix is -1; expected a whole number of at least 0"),
+        (lambda: routers.tome(prefix=0.5), "prefix is 0.5; expected a whole number"),
+        (
+            lambda: routers.tome(prefix=3)(1, 5, 3, hidden=torch.zeros(1, 5, 2)),
+            "keep is 3; expected more than the",
+        ),
+        (lambda: routers.mixture_of_depths(width=0), "width is 0; expected a whole number of at least 1"),
+        (lambda: routers.token_bypass(vocabulary=4, special=(4,)), "an entry of special is 4; expected"),
+        (
+            lambda: routers.token_bypass(vocabulary=4, momentum=1),
+            r"momentum is 1; expected a number in \[0, 1\)",
+        ),
+    ],
+)
+def test_bad_settings_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_padding_comes_last_in_every_router():
+    mask = torch.arange(SEQ) < torch.tensor([[SEQ], [5], [3]])
+    x = torch.randn(3, SEQ, 4).double()
+    for router in ("random_ltd", "span", "mixture_of_depths"):
+        model = Encoder()
+        route = attach(model, router=router, keep=4, seed=7)
+        model(x, mask.double())
+        model(x, mask.long())
+        for own in route.kept().values():
+            assert torch.equal(mask.gather(1, own.long()).sum(1), mask.sum(1).clamp(max=4))
