@@ -2,7 +2,9 @@
 
 import time
 
-from tests.benchmarks import ops_gpu
+import pytest
+
+from tests.benchmarks import ops_gpu, tables, train_step_gpu
 
 
 def timed(run):
@@ -22,3 +24,12 @@ def test_the_figures_of_a_device_can_be_made_and_shown(tmp_path):
     assert len(header) == len(row)
     ops_gpu.plot(figures, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_so_can_those_of_a_training_step():
+    figures = train_step_gpu.figures("cpu", timed, small=True)
+    own = figures["models"]["small"]
+    assert 0 < own["of_flops"] < 1
+    assert set(own["ms"]) == {"plain", "routed"}
+    assert "time to FLOPs" in tables.train_step_gpu(figures)

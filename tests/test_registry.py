@@ -84,7 +84,9 @@ def test_a_name_misspelt_gets_the_nearest_and_all():
         ValueError, match="unknown name 'vocab_rarety' in metrics; did you mean 'vocab_rarity'"
     ):
         registry.get("metrics", "vocab_rarety")
-    with pytest.raises(ValueError, match="unknown name 'zzz' in routers. Known: 'mixture_of_depths', .*'tome'"):
+    with pytest.raises(
+        ValueError, match="unknown name 'zzz' in routers. Known: 'mixture_of_depths', .*'tome'"
+    ):
         registry.get("routers", "zzz")
 
 

@@ -14,7 +14,13 @@ _MASKED = -5000.0  # an additive mask at or below it hides a token: -1e4 is the 
 
 
 class Kept(NamedTuple):
-    """The tokens that enter a layer, for what travels with them."""
+    """The tokens that enter a layer, for what travels with them.
+
+    Examples:
+        >>> kept = Kept(torch.tensor([[0, 2], [1, 2]]), batch=2, seq=3)
+        >>> kept.along("bias", torch.tensor([[7, 8, 9]]), (1,)).tolist()
+        [[7, 9], [8, 9]]
+    """
 
     ids: Tensor
     """(B, K), or (1, K) for all rows."""

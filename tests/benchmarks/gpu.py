@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from dataeff import demo
-from tests.benchmarks import ops_gpu
+from tests.benchmarks import ops_gpu, train_step_gpu
 from tests.benchmarks.record import RESULTS, write
 
 TESTS = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
@@ -31,6 +31,7 @@ def main() -> int:
     out = Path(os.environ.get("OUT", RESULTS))
     tests = subprocess.run(TESTS, check=False).returncode
     write("ops_gpu", {"tests_exit_code": tests, **ops_gpu.figures()}, out)
+    write("train_step_gpu", train_step_gpu.figures("cuda", ops_gpu.milliseconds), out)
     with tempfile.TemporaryDirectory() as folder:
         results = demo.run(
             steps=300, seed=0, device="cuda", text=None, index=Path(folder) / "index", config=demo.Config()
