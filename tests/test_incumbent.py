@@ -1,4 +1,4 @@
-"""What is known to go wrong in the incumbent's sampling, one test each, that it does not here."""
+"""What is known to go wrong in the incumbent, one test each, that it does not here."""
 
 import hashlib
 import pickle
@@ -106,3 +106,53 @@ def test_batches_by_tokens_use_the_last_sample_too():
     stream = de.samplers.shuffled(1000, batch_size=50, seed=1)
     drawn = [i for batch in de.samplers.token_budget(stream, lengths=lengths, max_tokens=4096) for i in batch]
     assert sorted(drawn) == list(range(1000))
+
+
+# Token dropping. In other files: recomputation cannot overwrite what was drawn (test_engines.py), masks are not cut
+# as [:r, :r] and rotary positions go with their tokens (test_architectures.py), each dtype counts (test_ops.py).
+
+
+class Named(torch.nn.Module):
+    """Blocks whose names are part of each other's, and of the model's."""
+
+    def __init__(self, blocks=12, width=4):
+        super().__init__()
+        self.gpt2 = torch.nn.ModuleList(torch.nn.Linear(width, width) for _ in range(blocks))
+
+    def forward(self, x):
+        for block in self.gpt2:
+            x = block(x)
+        return x
+
+
+def test_more_than_2048_tokens_are_kept_on_a_cpu_and_in_any_dtype():
+    model = Named(3).to(torch.bfloat16)
+    route = de.routing.attach(model, keep=2500, seed=1)
+    model(torch.zeros(1, 3000, 4, dtype=torch.bfloat16))
+    assert route.kept()["gpt2.1"].shape == (1, 2500)
+
+
+def test_layers_are_the_modules_that_were_named_and_no_others():
+    model = Named()
+    route = de.routing.attach(model, keep=2, seed=1, layers=[model.gpt2[2]])
+    model(torch.zeros(1, 5, 4))
+    assert list(route.kept()) == ["gpt2.2"]
+
+
+def test_a_checkpoint_has_the_names_of_the_model():
+    model = Named()
+    names = list(model.state_dict())
+    de.routing.attach(model, keep=2, seed=1)
+    assert list(model.state_dict()) == names
+
+
+def test_layer_tokens_are_counted_at_the_length_that_a_curriculum_gives():
+    model, seen = Named(), []
+    route = de.routing.attach(model, keep=linear(2, 8, steps=4, multiple=2), seed=1)
+    for block in model.gpt2:
+        block.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0] * args[0].shape[1]))
+    for step in range(6):
+        route.step, seqlen = step, int(linear(4, 10, steps=4, multiple=2)(step))
+        seen.clear()
+        model(de.transforms.truncate(torch.zeros(3, 12, 4), seqlen))
+        assert sum(seen) == route.layer_tokens(3, seqlen)

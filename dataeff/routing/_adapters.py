@@ -221,10 +221,12 @@ def _mask(name: str, value: Tensor, kept: Kept) -> Tensor:
 
 
 def _cross(name: str, value: Tensor, kept: Kept) -> Tensor:
-    """(B, ..., S, M): masks of what is attended to elsewhere have tokens on the axis before the last."""
+    """(B, ..., S, M), or (S, M) in torch: tokens are on the axis before the last. (B, M) has none."""
+    if value.dim() == 2 and name != "memory_mask":
+        return value
     if value.dim() < 2 or value.shape[-2] not in (1, kept.seq):
         raise _misfit(name, value, kept)
-    if value.shape[-2] == 1 or (value.dim() == 2 and len(value) == kept.batch and kept.batch != kept.seq):
+    if value.shape[-2] == 1:
         return value
     if value.dim() == 2 and kept.heads and len(kept.ids) > 1:
         return ops.gather_axes(value[None], kept.ids, (1,)).repeat_interleave(kept.heads, 0)
