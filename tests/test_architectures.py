@@ -277,6 +277,18 @@ def test_each_row_is_what_it_is_alone_with_its_own_tokens(name, kind):
         torch.testing.assert_close(grad, meant[parameter], rtol=1e-8, atol=1e-8)
 
 
+def test_an_encoder_and_a_decoder_have_a_span_each():
+    model, given = ROWS["t5"].make(), SEQ2SEQ["padded right"]()
+    route = attach(model, router="span", keep=5, seed=7)
+    run(model, given)
+    kept = route.kept()
+    assert list(kept) == ["encoder.block.1", "encoder.block.2", "decoder.block.1", "decoder.block.2"]
+    assert torch.equal(kept["encoder.block.1"], kept["encoder.block.2"])
+    assert torch.equal(kept["decoder.block.1"], kept["decoder.block.2"])
+    assert not torch.equal(kept["encoder.block.1"], kept["decoder.block.1"])
+    assert kept["decoder.block.1"].max() < 9
+
+
 @pytest.mark.parametrize(("name", "kind"), [case for case in CASES if "padded" in case[1]])
 def test_kept_real_tokens_never_see_padding(name, kind):
     row = ROWS[name]

@@ -108,8 +108,9 @@ def test_batches_by_tokens_use_the_last_sample_too():
     assert sorted(drawn) == list(range(1000))
 
 
-# Token dropping. In other files: recomputation cannot overwrite what was drawn (test_engines.py), masks are not cut
-# as [:r, :r] and rotary positions go with their tokens (test_architectures.py), each dtype counts (test_ops.py).
+# Token dropping. In other files: recomputation cannot overwrite what was drawn (test_engines.py), masks are
+# not cut as [:r, :r] and rotary positions go with their tokens (test_architectures.py), each dtype counts
+# (test_ops.py).
 
 
 class Named(torch.nn.Module):

@@ -25,7 +25,7 @@ class _Inside(NamedTuple):
     """Tokens inside a routed layer, or on their way through several."""
 
     hidden: Tensor | None
-    """All tokens, (B, S, C); None where the end of a segment is run again without its beginning."""
+    """All tokens, (B, S, C); None where they do not come back, or a segment is run again in part."""
     taken: Tensor
     chosen: Chosen
     seq: int
@@ -84,7 +84,9 @@ class Route:
         self._scope = getattr(self.router, "scope", "layer")
         self._wants = set(inspect.signature(self.router).parameters)
         self._names = {name: arguments(layer) for name, layer in self.layers.items()}
-        self._places = {name: place for place, name in enumerate(self.layers)}
+        self._segments = _segments(self.layers, alone=self._scope == "layer")
+        self._ends = {begin: name for name, begin in self._segments.items()}  # the last one wins
+        self._places = {begin: place for place, begin in enumerate(self._ends)}
         self._heads = {name: heads(layer) for name, layer in self.layers.items()}
         if "state" in self._wants:
             self._state = self.router.start()  # type: ignore[attr-defined]
@@ -252,7 +254,7 @@ class Route:
     def _enter(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before a layer: hand it the kept tokens alone."""
         if not (layer.training or self.evaluates):
-            self._inside.pop(self._segment(name), None)
+            self._inside.pop(self._segments[name], None)
             return None
         names = self._names[name]
         given = dict(zip(names + [f"*args[{i}]" for i in range(len(args))], args, strict=False)) | kwargs
@@ -278,11 +280,11 @@ class Route:
         self, name: str, layer: nn.Module, x: Tensor, given: Mapping[str, Any], hidden: Tensor
     ) -> _Inside | None:
         """What goes into a layer of what comes: (B, S, C) where a segment begins, else (B, K, C)."""
-        segment, compiling = self._segment(name), torch.compiler.is_compiling()
+        segment, again = self._segments[name], not torch.compiler.is_compiling() and in_backward()
         call = self._calls.get(name, 0)
         self._calls[name] = call + 1
         own, found = Pass(self._now, self._keep_now(), call), True
-        if not compiling and in_backward():
+        if again:
             known = self._passes.find(name, x)
             own, found = known or self._passes.again or own, known is not None
         if name != segment:
@@ -298,10 +300,11 @@ class Route:
             inside = self._begin_segment(name, layer, x, given, own, hidden)
             if inside is not None and self._scope != "layer":
                 own = own._replace(chosen=inside.chosen, seq=inside.seq)
-        if not compiling and not in_backward():
-            self._passes.remember(name, x, own)
-        if inside is not None:
-            self._kept[name] = inside.chosen.ids
+        if not again:
+            if not torch.compiler.is_compiling():
+                self._passes.remember(name, x, own)
+            if inside is not None:
+                self._kept[name] = inside.chosen.ids
         return inside
 
     def _begin_segment(
@@ -319,15 +322,15 @@ class Route:
         if self.check and not torch.compiler.is_compiling():
             self._look(name, layer, x, given, hidden)
         chosen = own.chosen or self._choose(name, layer, x, given, own)
-        inside = self._inside[name] = _Inside(x, chosen.take(x), chosen, seq, [])
+        back = x if self._scope != "input" else None
+        inside = self._inside[name] = _Inside(back, chosen.take(x), chosen, seq, [])
         return inside
 
     def _choose(self, name: str, layer: nn.Module, x: Tensor, given: Mapping[str, Any], own: Pass) -> Chosen:
         batch, seq = x.shape[:2]
         asked: dict[str, Any] = {}
         if "key" in self._wants:
-            place = self._places[name] if self._scope == "layer" else 0
-            asked["key"] = self.seed, own.moment, place + len(self.layers) * own.call
+            asked["key"] = self.seed, own.moment, self._places[name] + len(self._places) * own.call
         if "first_row" in self._wants:
             asked["first_row"] = self.rank * batch
         if "device" in self._wants:
@@ -406,7 +409,8 @@ class Route:
 
     def _leave(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
         """After a layer: put its output among the tokens that bypassed it, where its segment ends."""
-        inside = self._inside.get(self._segment(name))
+        segment = self._segments[name]
+        inside = self._inside.get(segment)
         if inside is None:
             return None
         out = hidden_of(output)
@@ -421,11 +425,10 @@ class Route:
                 f"layer {name!r} makes {tuple(out.shape)} of the kept tokens; expected as many and as wide "
                 f"as they came, {tuple(inside.taken.shape)}"
             )
-        if self._scope == "layer" or (self._scope == "span" and name == next(reversed(self.layers))):
-            del self._inside[self._segment(name)]
-            y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
-        elif isinstance(output, Tensor):
-            return None
+        if name == self._ends[segment]:
+            del self._inside[segment]
+            if self._scope != "input":
+                y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
         return with_hidden(output, y if self.batch_first else y.transpose(0, 1), inside.moved)
 
     def _all(self, name: str, inside: _Inside, y: Tensor) -> Tensor:
@@ -446,9 +449,11 @@ class Route:
     def _merge(self, hidden: Tensor, output: Tensor, ids: Tensor) -> Tensor:
         return merge(hidden, output, ids, in_place=self.in_place)
 
-    def _segment(self, name: str) -> str:
-        """The layer that a layer's segment begins with."""
-        return name if self._scope == "layer" else next(iter(self.layers))
+
+def _segments(layers: Mapping[str, nn.Module], *, alone: bool) -> dict[str, str]:
+    """The layer that each layer's segment begins with: itself, or the first routed one of its stack."""
+    begins: dict[str, str] = {}
+    return {name: name if alone else begins.setdefault(name.rpartition(".")[0], name) for name in layers}
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
