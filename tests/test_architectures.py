@@ -8,6 +8,7 @@ import attrs
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from dataeff.demo._model import GPT
 from dataeff.pacing import linear
@@ -312,6 +313,32 @@ def test_kept_real_tokens_never_see_padding(name, kind):
         assert torch.equal(
             of_real.sum(1), real.sum(1).clamp(max=row.keep)
         )  # padding only where nothing is left
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("gpt2", "whole"),
+        ("llama", "padded right"),
+        ("bert", "padded right"),
+        ("vit", "images"),
+        ("t5", "whole"),
+    ],
+)
+def test_a_compiled_model_has_no_break_in_its_graph(name, kind):
+    row = ROWS[name]
+    model, given = row.make(), row.inputs[kind]()
+    route = attach(model, keep=row.keep, seed=7)
+    expected, kept = hidden_of(model(**given)), route.kept()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    for step in (1, 2, 0):
+        route.step = step
+        out = hidden_of(compiled(**given))
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(route.kept()[layer], own) for layer, own in kept.items())
+    assert counter.frame_count <= 2  # the model, and what counts micro-batches before it
+    torch.compiler.reset()
 
 
 REFUSED = {

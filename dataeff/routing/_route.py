@@ -359,13 +359,14 @@ class Route:
         return tokens
 
     def _travel(self, argument: str, value: Any, kept: Kept, moved: list[tuple[Any, Any]]) -> Any:
+        known = Tensor if torch.compiler.is_compiling() else (Tensor, tuple, dict)  # it cannot compare others
+        if not isinstance(value, known):
+            return travel(argument, value, kept, self.token_args)
         for before, after in moved:  # layers of a segment are given the same objects
             if before is value:
                 return after
-        after = travel(argument, value, kept, self.token_args)
-        if after is not value and value is not None:
-            moved.append((value, after))
-        return after
+        moved.append((value, travel(argument, value, kept, self.token_args)))
+        return moved[-1][1]
 
     def _look(self, name: str, layer: nn.Module, x: Tensor, given: Mapping[str, Any], hidden: Tensor) -> None:
         """Refuse, before it first drops tokens, a layer that would take kept tokens for neighbours."""
