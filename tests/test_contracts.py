@@ -236,7 +236,7 @@ def sampler_row(name):
 
 
 STATEFUL = {
-    "clock": (de.Clock, lambda clock: clock.tick(samples=1, tokens=2)),
+    "clock": (lambda: de.Clock(timer=int), lambda clock: clock.tick(samples=1, tokens=2)),
     **{name: sampler_row(name) for name in ("curriculum", "mixture", "shuffled", "token_budget")},
     "route": (lambda f: routed(), lambda route: setattr(route, "step", route.step + 1)),
 }

@@ -109,7 +109,7 @@ def train(
             bar.update(min(cost, flops - bar.n) if flops else 1)
             done = clock.steps >= steps and consumed >= flops
             if done or clock.steps == steps or clock.steps % -(-steps // 10) == 0:
-                point = attrs.asdict(clock) | {"flops": consumed, "seconds": round(seconds, 3)}
+                point = clock.counts() | {"flops": consumed, "seconds": round(seconds, 3)}
                 point |= {"sequence_length": seqlen, "kept_tokens": keep}
                 point |= {"pool": arm.curriculum.pool_size(ids.step) / len(windows)}
                 point |= {"bits_per_byte": bits_per_byte(model, held_out.to(device))}

@@ -1,0 +1,222 @@
+"""What training has consumed so far, in exact integers."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import distributed
+
+from dataeff._check import real, whole
+from dataeff.clock._counts import AXES, Meter, added, none, over_ranks
+
+_STATE = (*AXES, "wall_ns")
+_SOURCES = {"layer_tokens": "route= (or layer_tokens=)", "flops": "route= and cost= (or flops=)"}
+
+
+class Clock:
+    """Steps, samples, tokens, loss tokens, layer tokens, FLOPs and wall time; one `tick` a training step.
+
+    All but the time are whole numbers, exact at any size. A layer token is one token that one layer
+    processed: a step of B samples of S tokens through L layers, of which R keep only K tokens, consumes
+    B * (K * R + S * (L - R)) of them (random-LTD, arXiv 2211.11586). Tokens are those of the data, without
+    padding; loss tokens those that had a loss.
+
+    On several ranks each ticks what it trained on itself. `read`, called by all of them, adds up what came
+    since the last time; a count that is asked for in between is an error, never the share of one rank.
+
+    Args:
+        group: the processes that hold other samples of the global batch, a torch.distributed group; by
+            default all.
+        timer: gives nanoseconds.
+        counts: where to begin, as `steps=1000`.
+
+    Examples:
+        >>> clock = Clock()
+        >>> clock.tick(samples=8, tokens=8 * 512, layer_tokens=8 * (128 * 10 + 512 * 2))
+        >>> clock
+        Clock(steps=1, samples=8, tokens=4096, layer_tokens=18432)
+        >>> clock.reached(tokens=4096, steps=100)
+        True
+        >>> resumed = Clock()
+        >>> resumed.load_state_dict(clock.state_dict())
+        >>> resumed == clock
+        True
+    """
+
+    def __init__(
+        self, *, group: Any = None, timer: Callable[[], int] = time.monotonic_ns, **counts: int
+    ) -> None:
+        if strange := [name for name in counts if name not in AXES]:
+            raise ValueError(f"a clock has no {strange[0]!r}; it counts {', '.join(AXES)}")
+        self._group, self._timer = group, timer
+        self._read = none() | {name: whole(name, count, low=0) for name, count in counts.items()}
+        self._own = none()
+        self._wall_ns, self._since = 0, timer()
+
+    @property
+    def steps(self) -> int:
+        """Training steps, the same on every rank."""
+        return self._read["steps"] + self._own["steps"]
+
+    @property
+    def samples(self) -> int:
+        """Samples, over all ranks."""
+        return self._count("samples")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the data, without padding, over all ranks."""
+        return self._count("tokens")
+
+    @property
+    def loss_tokens(self) -> int:
+        """Tokens that had a loss, over all ranks."""
+        return self._count("loss_tokens")
+
+    @property
+    def layer_tokens(self) -> int:
+        """Tokens times the layers that processed them, over all ranks."""
+        return self._count("layer_tokens")
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of forward and backward passes, over all ranks."""
+        return self._count("flops")
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this process up to its last tick, with that of the runs before it; no pauses."""
+        return self._wall_ns / 1e9
+
+    def tick(
+        self,
+        *,
+        samples: int,
+        tokens: int,
+        loss_tokens: int | None = None,
+        layer_tokens: int | None = None,
+        flops: int | None = None,
+        route: Meter | None = None,
+        cost: Callable[[Mapping[str, tuple[int, int]]], int] | None = None,
+    ) -> None:
+        """Count one step, of this rank alone.
+
+        Args:
+            samples: of this rank's part of the global batch, over its micro-batches.
+            tokens: of those samples, as trained on, without padding.
+            loss_tokens: how many of them had a loss.
+            layer_tokens: over all layers, where no `route` counts them.
+            flops: of the forward and backward passes, where no `cost` says.
+            route: what counted the tokens that each layer processed since the last tick.
+            cost: the FLOPs of that, as a `dataeff.flops.Cost`.
+
+        Raises:
+            ValueError: an amount that is no whole number of at least 0, or one that is given twice. Nothing
+                is counted then.
+        """
+        if route is not None and layer_tokens is not None:
+            raise ValueError("tick has layer_tokens and a route that counts them; give one of the two")
+        if cost is not None and (flops is not None or route is None):
+            raise ValueError("tick has a cost; expected a route with it, and no flops")
+        given = {"samples": samples, "tokens": tokens}
+        given |= {"loss_tokens": loss_tokens or 0, "layer_tokens": layer_tokens or 0, "flops": flops or 0}
+        counts = none() | {name: whole(name, amount, low=0) for name, amount in given.items()}
+        if route is not None:
+            processed = route.processed()
+            counts["layer_tokens"] = sum(count for count, _ in processed.values())
+            counts["flops"] = whole("flops", cost(processed) if cost else counts["flops"], low=0)
+        self._run_on()
+        self._own = added(self._own, counts | {"steps": 1})
+        if not self._shared():
+            self._read, self._own = added(self._read, self._own), none()
+
+    def read(self) -> dict[str, int | float]:
+        """The counts over all ranks, and the seconds. Every rank must call it: it is one reduction.
+
+        Raises ValueError, on every rank, if they have not ticked as many steps.
+        """
+        self._read, self._own = added(self._read, over_ranks(self._own, self._group)), none()
+        return self.counts()
+
+    def counts(self) -> dict[str, int | float]:
+        """The counts and the seconds as a plain dictionary, for any logger.
+
+        Raises ValueError if they were not read since the last tick on several ranks.
+        """
+        return {axis: self._count(axis) for axis in AXES} | {"seconds": self.seconds}
+
+    def at(self, axis: str) -> int:
+        """The count on one of `AXES`, for what is paced by it.
+
+        Raises ValueError for another name, for what was never counted though steps were, and for what was not
+        read since the last tick on several ranks.
+        """
+        if axis not in AXES:
+            raise ValueError(f"on is {axis!r}; expected one of {', '.join(AXES)}")
+        count = self._count(axis)
+        if count == 0 and self.steps:
+            raise ValueError(
+                f"no {axis} were counted in {self.steps} steps, so nothing can be paced by them; give "
+                f"{_SOURCES.get(axis, f'{axis}=')} to tick"
+            )
+        return count
+
+    def reached(self, **limits: float) -> bool:
+        """Whether any of the limits is reached: `clock.reached(tokens=300_000_000_000, seconds=3600)`.
+
+        Raises ValueError for a limit that is not on a clock, or none at all.
+        """
+        known = (*AXES, "seconds")
+        if not limits or not set(limits) <= set(known):
+            raise ValueError(f"the limits are {limits}; expected at least one of {', '.join(known)}")
+        limits = {name: real(name, limit, low=0) for name, limit in limits.items()}
+        return any(getattr(self, name) >= limit for name, limit in limits.items())
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """In its block, as of an evaluation, no wall time counts."""
+        self._run_on()
+        try:
+            yield
+        finally:
+            self._since = self._timer()
+
+    def state_dict(self) -> dict[str, int]:
+        """The counts over all ranks, as plain integers: read them first, then any rank's will do."""
+        return {axis: self._count(axis) for axis in AXES} | {"wall_ns": self._wall_ns}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, on any number of ranks. Raises ValueError, changing nothing, if it is none."""
+        if not isinstance(state, Mapping) or set(state) != set(_STATE):
+            found = list(state) if isinstance(state, Mapping) else state
+            raise ValueError(f"a clock's state has the keys {list(_STATE)}; got {found}")
+        counts = {name: whole(name, state[name], low=0) for name in _STATE}
+        self._wall_ns, self._since = counts.pop("wall_ns"), self._timer()
+        self._read, self._own = counts, none()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Clock):
+            return NotImplemented
+        return (self._read, self._own) == (other._read, other._own)
+
+    def __repr__(self) -> str:
+        counted = added(self._read, self._own)
+        told = [f"{name}={count}" for name, count in counted.items() if count]
+        return f"Clock({', '.join(told)})"
+
+    def _count(self, axis: str) -> int:
+        if axis != "steps" and self._own["steps"]:
+            raise ValueError(
+                f"{self._own['steps']} steps were ticked since the clock was read, so {axis} are not known "
+                "over all ranks; call clock.read() on every rank first"
+            )
+        return self._read[axis] + self._own[axis]
+
+    def _run_on(self) -> None:
+        now = self._timer()
+        self._wall_ns, self._since = self._wall_ns + now - self._since, now
+
+    def _shared(self) -> bool:
+        ready = distributed.is_available() and distributed.is_initialized()
+        return ready and distributed.get_world_size(self._group) > 1

@@ -1,0 +1,74 @@
+"""The counts that a clock keeps, and their sum over processes."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import distributed
+
+AXES = ("steps", "samples", "tokens", "loss_tokens", "layer_tokens", "flops")
+"""What a pace, a learning rate or the end of a run may be counted by."""
+
+Counts = dict[str, int]
+
+_LIMBS, _BITS = 6, 32  # 192 bits: a count is never near them
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """What counts the tokens that layers really process: a `Route`.
+
+    Examples:
+        >>> isinstance(3, Meter)
+        False
+    """
+
+    def processed(self) -> Mapping[str, tuple[int, int]]:
+        """By layer, the tokens that it processed since the last call, and the pairs of tokens of a row."""
+
+
+def none() -> Counts:
+    """No counts yet.
+
+    Examples:
+        >>> sum(none().values())
+        0
+    """
+    return dict.fromkeys(AXES, 0)
+
+
+def added(counts: Mapping[str, int], more: Mapping[str, int]) -> Counts:
+    """Two counts together.
+
+    Examples:
+        >>> added(none(), none() | {"steps": 1})["steps"]
+        1
+    """
+    return {axis: counts[axis] + more[axis] for axis in AXES}
+
+
+def over_ranks(counts: Counts, group: Any = None) -> Counts:
+    """The sum of every process's counts, exact at any size; steps, which are common to all, only once.
+
+    Every process of the group must call it. One reduction, of whole numbers. Raises ValueError on each of
+    them if they do not have as many steps.
+
+    Examples:
+        >>> over_ranks(none() | {"steps": 2, "flops": 10**24})["flops"] == 10**24
+        True
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return counts
+    device = "cuda" if "nccl" in distributed.get_backend(group) else "cpu"
+    limbs = [[count >> (_BITS * i) & (2**_BITS - 1) for i in range(_LIMBS)] for count in counts.values()]
+    table = torch.tensor(limbs, dtype=torch.int64, device=device)  # (axes, limbs)
+    distributed.all_reduce(table, group=group)
+    sums = [sum(limb << (_BITS * i) for i, limb in enumerate(row)) for row in table.tolist()]
+    total = dict(zip(counts, sums, strict=True))
+    world = distributed.get_world_size(group)
+    if total["steps"] != world * counts["steps"]:
+        raise ValueError(
+            f"{world} ranks ticked {total['steps']} steps in all since the clock was read, this one "
+            f"{counts['steps']}; expected as many on each: a rank without samples ticks with 0 of them"
+        )
+    return total | {"steps": counts["steps"]}
