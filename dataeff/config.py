@@ -115,7 +115,7 @@ def made(kind: str, said: Any) -> Any:
     Examples:
         >>> ramp = {"name": "linear", "start": 2, "end": 4, "steps": 9}
         >>> made("pacings", {"name": "scale", "pace": ramp, "by": 2})
-        scale(pace=linear(start=2, end=4, steps=9, multiple=None), by=2)
+        scale(pace=linear(start=2, end=4, steps=9, multiple=None, on='steps'), by=2)
         >>> made("pacings", {"name": "linear", "begin": 1})
         Traceback (most recent call last):
         ...

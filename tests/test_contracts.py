@@ -106,6 +106,12 @@ ROWS = [
     Row("pacings", "custom", lambda _: pacing.custom(abs, steps=3), amounts),
     Row("pacings", "discrete", lambda _: pacing.discrete([1, 2], until=[4]), amounts),
     Row("pacings", "exponential", lambda _: pacing.exponential(1, 5, steps=4), amounts),
+    Row(
+        "pacings",
+        "in_steps",
+        lambda _: pacing.in_steps(pacing.linear(1, 9, steps=64, on="tokens"), ramp),
+        amounts,
+    ),
     Row("pacings", "join", lambda _: pacing.join([ramp, 3], boundaries=[5]), amounts),
     Row("pacings", "levels", lambda _: pacing.levels(ramp, k=3), amounts),
     Row("pacings", "linear", lambda _: pacing.linear(8, 64, steps=9, multiple=8), amounts),

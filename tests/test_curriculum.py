@@ -140,7 +140,7 @@ def test_a_curriculum_compares_prints_and_pickles(index):
     curriculum = Curriculum(index, plan)
     assert curriculum == Curriculum(index, plan)
     assert curriculum != Curriculum(index, {"loss": paced(root(1, 100, steps=38), by="percentile")})
-    assert "root(start=1, end=100, steps=37, multiple=None, degree=2)" in repr(curriculum)
+    assert "root(start=1, end=100, steps=37, multiple=None, on='steps', degree=2)" in repr(curriculum)
     copy = pickle.loads(pickle.dumps(curriculum))  # noqa: S301
     assert copy == curriculum
     assert copy.order.tolist() == curriculum.order.tolist()

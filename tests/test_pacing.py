@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataeff import pacing
+import dataeff as de
+from dataeff import Clock, pacing
+from dataeff.clock import AXES
 from dataeff.pacing import (
     clip,
     constant,
@@ -21,6 +23,7 @@ from dataeff.pacing import (
     root,
     scale,
 )
+from dataeff.simulation import Length
 
 whole_numbers = st.integers(1, 5000)
 
@@ -206,3 +209,80 @@ def test_levels_lose_about_as_much_each(ramp):
     assert min(others[:-2]) > 0.9 * most  # the last but one ends at the end, which loses nothing
     assert pace(20_000) == 2048
     assert pace(0) == 128
+
+
+ON_TOKENS = linear(80, 2048, steps=10**9, on="tokens", multiple=8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda on: linear(10, 20, steps=100, on=on),
+        lambda on: root(10, 20, steps=100, on=on),
+        lambda on: exponential(10, 20, steps=100, on=on),
+        lambda on: cosine(10, 20, steps=100, on=on),
+        lambda on: discrete([1, 2], until=[50], on=on),
+        lambda on: custom(abs, steps=100, on=on),
+        lambda on: multiple(linear(10, 20, steps=100, on=on), 2),
+        lambda on: clip(linear(10, 20, steps=100, on=on), high=15),
+        lambda on: scale(linear(10, 20, steps=100, on=on), by=2),
+        lambda on: levels(linear(10, 20, steps=100, on=on), k=3),
+        lambda on: join([5, linear(10, 20, steps=100, on=on)], boundaries=[7]),
+    ],
+)
+@pytest.mark.parametrize("on", ["steps", "samples", "tokens", "loss_tokens", "layer_tokens", "flops"])
+def test_every_pace_reads_a_clock_on_its_axis(make, on):
+    pace, clock = make(on), Clock(**dict.fromkeys(AXES, 3) | {on: 60})
+    assert pacing.axis(pace) == on
+    assert pace(clock) == pace(60) == make("steps")(60)
+    assert pace(clock) != pace(3)
+
+
+def test_a_constant_is_on_any_axis():
+    assert constant(3)(Clock()) == 3
+    assert pacing.axis(join([5, ON_TOKENS, 9], boundaries=[10, 10**10])) == "tokens"
+
+
+def test_paces_on_different_axes_are_not_joined():
+    with pytest.raises(ValueError, match="the paces are on samples and tokens; expected one axis for all"):
+        join([linear(1, 2, steps=9, on="samples"), ON_TOKENS], boundaries=[20])
+
+
+def test_levels_of_a_pace_over_many_tokens_are_found():
+    amounts = set(pacing.amounts(levels(ON_TOKENS, k=4)))
+    assert len(amounts) == 4
+    assert {80, 2048} < amounts
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: de.paced(ON_TOKENS),
+        lambda: de.window(low=ON_TOKENS),
+        lambda: de.samplers.mixture({"a": 5}, weights={"a": ON_TOKENS}, batch_size=2, seed=1),
+        lambda: Length(ON_TOKENS),
+        lambda: pacing.in_steps(ON_TOKENS, ON_TOKENS),
+    ],
+)
+def test_what_knows_any_step_alone_refuses_other_axes_and_says_the_way(refused):
+    with pytest.raises(
+        ValueError, match=r"paced by tokens; expected steps.*pacing.in_steps\(pace, per_step\)"
+    ):
+        refused()
+
+
+@given(st.integers(1, 3000), st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(1, 40))
+def test_in_steps_adds_up_what_steps_consume(total, consumed, last):
+    per_step = discrete([*consumed, last], until=list(range(len(consumed))))
+    by_tokens = linear(0, 100, steps=total, on="tokens")
+    pace = pacing.in_steps(by_tokens, per_step)
+    done = 0
+    for step in range(pace.steps + 3):
+        assert pace(step) == by_tokens(done)
+        assert (done >= total) == (step >= pace.steps)
+        done += per_step(step)
+
+
+def test_in_steps_of_nothing_never_ends():
+    with pytest.raises(ValueError, match="consumes 0 a step at its end, so .* never reaches its own"):
+        pacing.in_steps(ON_TOKENS, 0)

@@ -153,7 +153,7 @@ class Curriculum:
             ...     _ = (Path(out) / "run.toml").write_text(config)
             ...     difficulties = index.from_values({"length": [30, 10, 50]}, out=f"{out}/idx")
             ...     Curriculum.from_config(f"{out}/run.toml", difficulties).metrics["length"].pace
-            linear(start=20, end=40, steps=10, multiple=None)
+            linear(start=20, end=40, steps=10, multiple=None, on='steps')
         """
         return cls(index, from_said(configs.read(config)))
 

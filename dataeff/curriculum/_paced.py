@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataeff.index import Index
-from dataeff.pacing import Pace, as_pace, table
+from dataeff.pacing import Pace, as_pace, by_steps, table
 
 Ints = NDArray[np.int64]
 
@@ -17,8 +17,12 @@ def _check_by(_: object, __: object, value: str) -> None:
         raise ValueError(f"by is {value!r}; expected 'value' or 'percentile'")
 
 
+def _as_pace(pace: Any) -> Pace:
+    return by_steps(as_pace(pace), "a curriculum")
+
+
 def _pace_or_none(pace: Any) -> Pace | None:
-    return None if pace is None else as_pace(pace)
+    return None if pace is None else _as_pace(pace)
 
 
 @attrs.frozen
@@ -34,7 +38,7 @@ class paced:
         'percentile'
     """
 
-    pace: Pace = attrs.field(converter=as_pace)
+    pace: Pace = attrs.field(converter=_as_pace)
     by: str = attrs.field(default="value", kw_only=True, validator=_check_by)
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 
 from dataeff import rng
 from dataeff._check import whole
-from dataeff.pacing import Pace, as_pace
+from dataeff.pacing import Pace, as_pace, by_steps
 from dataeff.samplers._cohorts import count_draws
 from dataeff.samplers._quotas import Quotas, shares
 from dataeff.samplers._steps import Ints, Steps
@@ -28,7 +28,7 @@ def _sizes(domains: Mapping[str, Any]) -> dict[str, int]:
 def _paces(weights: Any) -> dict[str, Pace]:
     if not isinstance(weights, Mapping):
         raise ValueError(f"weights is {weights!r}; expected a mapping, as {{'web': 3, 'code': pace}}")
-    return {name: as_pace(weight) for name, weight in weights.items()}
+    return {name: by_steps(as_pace(weight), f"the weight of {name!r}") for name, weight in weights.items()}
 
 
 @attrs.define

@@ -5,13 +5,13 @@ from typing import Any
 import attrs
 
 from dataeff import config
-from dataeff.pacing import Pace, as_pace
+from dataeff.pacing import Pace, as_pace, by_steps
 
 _KEYS = ("pace", "transform", "metric")
 
 
 def _pace_or_none(pace: Any) -> Pace | None:
-    return None if pace is None else as_pace(pace)
+    return None if pace is None else by_steps(as_pace(pace), "the length")
 
 
 @attrs.frozen

@@ -1,0 +1,151 @@
+"""Paces made of others."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from dataeff._check import is_real, is_whole
+from dataeff.clock import Clock
+from dataeff.pacing._pace import Pace, as_pace, axis, check_rising, common_axis, place, rounded
+
+
+@attrs.frozen
+class multiple:
+    """`pace` in whole numbers: rounded down to a multiple `of`, but within its first and last amount.
+
+    Examples:
+        >>> from dataeff.pacing import root
+        >>> pace = multiple(root(10, 100, steps=100), 8)
+        >>> [pace(step) for step in (0, 1, 50, 100)]
+        [10, 16, 72, 100]
+    """
+
+    pace: Pace = attrs.field(converter=as_pace)
+    of: int = attrs.field(validator=is_whole(1))
+
+    def __attrs_post_init__(self) -> None:
+        for end in self._ends:
+            if end != int(end):
+                raise ValueError(f"{self.pace} goes from or to {end}; expected whole numbers at both ends")
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        return self.pace(0), self.pace(self.pace.steps)
+
+    @property
+    def on(self) -> str:
+        """As the pace's."""
+        return axis(self.pace)
+
+    @property
+    def steps(self) -> int:
+        """As the pace's."""
+        return self.pace.steps
+
+    def __call__(self, step: int | Clock) -> float:
+        """The amount at `step`."""
+        return rounded(self.pace(step), self.of, *self._ends)
+
+
+@attrs.frozen
+class clip:
+    """`pace`, but never below `low` or above `high`.
+
+    Examples:
+        >>> from dataeff.pacing import linear
+        >>> pace = clip(linear(0, 100, steps=100), low=10, high=60)
+        >>> pace(0), pace(50), pace(100)
+        (10, 50.0, 60)
+    """
+
+    pace: Pace = attrs.field(converter=as_pace)
+    low: float = attrs.field(default=-math.inf, kw_only=True)
+    high: float = attrs.field(default=math.inf, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"low is {self.low!r} and high is {self.high!r}; expected low <= high")
+
+    @property
+    def on(self) -> str:
+        """As the pace's."""
+        return axis(self.pace)
+
+    @property
+    def steps(self) -> int:
+        """As the pace's."""
+        return self.pace.steps
+
+    def __call__(self, step: int | Clock) -> float:
+        """The amount at `step`."""
+        return min(max(self.pace(step), self.low), self.high)
+
+
+@attrs.frozen
+class scale:
+    """`pace` times `by`: half the sequence length as kept tokens, say.
+
+    Examples:
+        >>> from dataeff.pacing import linear
+        >>> scale(linear(80, 2048, steps=100, multiple=8), by=0.5)(100)
+        1024.0
+    """
+
+    pace: Pace = attrs.field(converter=as_pace)
+    by: float = attrs.field(kw_only=True, validator=is_real())
+
+    @property
+    def on(self) -> str:
+        """As the pace's."""
+        return axis(self.pace)
+
+    @property
+    def steps(self) -> int:
+        """As the pace's."""
+        return self.pace.steps
+
+    def __call__(self, step: int | Clock) -> float:
+        """The amount at `step`."""
+        return self.pace(step) * self.by
+
+
+def _as_paces(paces: Iterable[Any]) -> tuple[Pace, ...]:
+    return tuple(as_pace(pace) for pace in paces)
+
+
+@attrs.frozen
+class join:
+    """One pace after another: paces[i + 1] begins, with its own step 0, at step `boundaries[i]`.
+
+    Examples:
+        >>> from dataeff.pacing import constant, linear
+        >>> pace = join([constant(80), linear(80, 2048, steps=100)], boundaries=[1000])
+        >>> pace(999), pace(1050), pace(1100)
+        (80, 1064.0, 2048.0)
+    """
+
+    paces: tuple[Pace, ...] = attrs.field(converter=_as_paces)
+    boundaries: tuple[int, ...] = attrs.field(converter=tuple, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        check_rising("boundaries", self.boundaries, count=len(self.paces) - 1)
+        common_axis(self.paces)
+
+    @property
+    def on(self) -> str:
+        """That of all of them."""
+        return common_axis(self.paces)
+
+    @property
+    def steps(self) -> int:
+        """When the last pace ends."""
+        return (0, *self.boundaries)[-1] + self.paces[-1].steps
+
+    def __call__(self, step: int | Clock) -> float:
+        """The amount at `step`."""
+        at = place(step, self.on)
+        i = bisect_right(self.boundaries, at)
+        return self.paces[i](at - (0, *self.boundaries)[i])
