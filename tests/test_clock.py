@@ -11,7 +11,7 @@ from torch import distributed, multiprocessing
 
 import dataeff as de
 from dataeff import Clock
-from dataeff.clock import AXES, Log, add_scalars, read_log
+from dataeff.clock import AXES, Log, Processed, add_scalars, read_log
 
 NAMES = ("samples", "tokens", "loss_tokens", "layer_tokens", "flops")
 amounts = st.integers(0, 10**30)
@@ -48,15 +48,13 @@ def test_the_state_is_loaded_safely_by_torch(tmp_path):
 
 class Meter:
     def processed(self):
-        return {"layers.0": (24, 96), "layers.1": (8, 16)}
+        return Processed(rows=2, tokens=12, layers={"layers.0": (24, 96), "layers.1": (8, 16)})
 
 
 def test_a_route_counts_layer_tokens_and_a_cost_their_flops():
     clock = Clock()
-    clock.tick(
-        samples=2, tokens=12, route=Meter(), cost=lambda done: sum(pairs for _, pairs in done.values())
-    )
-    assert (clock.layer_tokens, clock.flops) == (32, 112)
+    clock.tick(samples=2, tokens=12, route=Meter(), cost=lambda done: done.rows + done.layers["layers.0"][1])
+    assert (clock.layer_tokens, clock.flops) == (32, 98)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +209,16 @@ def test_a_log_gives_back_what_was_written(tmp_path, suffix):
     }
     assert math.isnan(second["pool"])
     assert (third["tokens"], third["exposures"]) == (3 * 10**25, [2, 2])
+
+
+def test_what_is_written_at_one_step_is_one_moment(tmp_path):
+    log, clock = Log(tmp_path / "a.jsonl"), Clock(steps=3)
+    log.write(clock, loss=2)
+    log.write(clock, validation_loss=3)
+    with log.path.open("a") as file:
+        file.write('{"steps": 4, "lo')
+    (moment,) = read_log(log.path)
+    assert (moment["loss"], moment["validation_loss"]) == (2, 3)
 
 
 def test_every_line_of_a_log_is_standard_json(tmp_path):

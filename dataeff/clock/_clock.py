@@ -8,7 +8,7 @@ from typing import Any
 from torch import distributed
 
 from dataeff._check import real, whole
-from dataeff.clock._counts import AXES, Meter, added, none, over_ranks
+from dataeff.clock._counts import AXES, Meter, Processed, added, none, over_ranks
 
 _STATE = (*AXES, "wall_ns")
 _SOURCES = {"layer_tokens": "route= (or layer_tokens=)", "flops": "route= and cost= (or flops=)"}
@@ -98,7 +98,7 @@ class Clock:
         layer_tokens: int | None = None,
         flops: int | None = None,
         route: Meter | None = None,
-        cost: Callable[[Mapping[str, tuple[int, int]]], int] | None = None,
+        cost: Callable[[Processed], int] | None = None,
     ) -> None:
         """Count one step, of this rank alone.
 
@@ -124,7 +124,7 @@ class Clock:
         counts = none() | {name: whole(name, amount, low=0) for name, amount in given.items()}
         if route is not None:
             processed = route.processed()
-            counts["layer_tokens"] = sum(count for count, _ in processed.values())
+            counts["layer_tokens"] = processed.layer_tokens
             counts["flops"] = whole("flops", cost(processed) if cost else counts["flops"], low=0)
         self._run_on()
         self._own = added(self._own, counts | {"steps": 1})

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import attrs
 import torch
 from torch import distributed
 
@@ -14,6 +15,28 @@ Counts = dict[str, int]
 _LIMBS, _BITS = 6, 32  # 192 bits: a count is never near them
 
 
+@attrs.frozen
+class Processed:
+    """What a model and its layers were given in training.
+
+    Examples:
+        >>> Processed(rows=2, tokens=32, layers={"h.0": (32, 512), "h.1": (8, 32)}).layer_tokens
+        40
+    """
+
+    rows: int
+    """Of all batches that the model was called with."""
+    tokens: int
+    """Of these rows, padding among them, less what was dropped for good: what a head gets."""
+    layers: Mapping[str, tuple[int, int]]
+    """By layer, the tokens that it processed, and the pairs of tokens of one row: its attention's size."""
+
+    @property
+    def layer_tokens(self) -> int:
+        """Tokens, summed over layers."""
+        return sum(tokens for tokens, _ in self.layers.values())
+
+
 @runtime_checkable
 class Meter(Protocol):
     """What counts the tokens that layers really process: a `Route`.
@@ -23,8 +46,8 @@ class Meter(Protocol):
         False
     """
 
-    def processed(self) -> Mapping[str, tuple[int, int]]:
-        """By layer, the tokens that it processed since the last call, and the pairs of tokens of a row."""
+    def processed(self) -> Processed:
+        """What was processed since the last call."""
 
 
 def none() -> Counts:

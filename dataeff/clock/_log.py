@@ -66,7 +66,7 @@ class Log:
         A line that a kill cut off goes, too. The file is rewritten whole or not at all.
         """
         if self.path.exists():
-            kept = [moment for moment in _moments(self.path, cut=True) if moment["steps"] <= clock.steps]
+            kept = [moment for moment in _moments(self.path) if moment["steps"] <= clock.steps]
             content = _text(self.path.suffix, kept).encode()
             _files.write(self.path, lambda file: _files.put(file, content))
 
@@ -82,9 +82,10 @@ class Log:
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The moments of a log, in the order of their steps; of two at one step the later. Nulls are nan.
+    """The moments of a log by their steps, what was written at one step together. Nulls are nan.
 
-    Raises ValueError, with the line, for what is no log, FileNotFoundError for no file.
+    A last line that a kill cut off is left out. Raises ValueError, with the line, for what is no log,
+    FileNotFoundError for no file.
 
     Examples:
         >>> read_log("run.txt")
@@ -92,15 +93,15 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
         ...
         ValueError: run.txt: expected a file named *.jsonl or *.csv
     """
-    moments = {moment["steps"]: moment for moment in _moments(_as_path(path), cut=False)}
+    moments: dict[int, dict[str, Any]] = {}
+    for moment in _moments(_as_path(path)):
+        moments.setdefault(moment["steps"], {}).update(moment)
     return [moments[step] for step in sorted(moments)]
 
 
-def _moments(path: Path, *, cut: bool) -> list[dict[str, Any]]:
-    """With `cut`, a last line that does not end is left out, else it is an error if it does not parse."""
+def _moments(path: Path) -> list[dict[str, Any]]:
     content = path.read_text(encoding="utf-8")
-    if cut and not content.endswith("\n"):
-        content = content[: content.rfind("\n") + 1]
+    content = content[: content.rfind("\n") + 1]
     if path.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(content, newline=""))
         return [_moment(path, rows.line_num, _row(row)) for row in rows]

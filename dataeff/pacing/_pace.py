@@ -68,7 +68,7 @@ def as_pace(pace: Any) -> Pace:
     return constant(pace)
 
 
-def axis(pace: Pace) -> str:
+def axis(pace: Any) -> str:
     """What a pace is paced by: one of `dataeff.clock.AXES`; "steps" where it does not say.
 
     Examples:

@@ -2,6 +2,18 @@
 
 from dataeff.routing._adapters import Kept, padding, travel
 from dataeff.routing._attach import attach
+from dataeff.routing._meter import Meter
 from dataeff.routing._route import Route, layer_tokens
+from dataeff.routing._stack import is_batch_first, named_blocks
 
-__all__ = ["Kept", "Route", "attach", "layer_tokens", "padding", "travel"]
+__all__ = [
+    "Kept",
+    "Meter",
+    "Route",
+    "attach",
+    "is_batch_first",
+    "layer_tokens",
+    "named_blocks",
+    "padding",
+    "travel",
+]

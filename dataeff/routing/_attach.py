@@ -11,10 +11,11 @@ from torch import nn
 from dataeff import registry
 from dataeff._check import whole
 from dataeff._distributed import rank_or_own
-from dataeff.pacing import constant
+from dataeff.clock import Clock
+from dataeff.pacing import axis, constant
 from dataeff.routing._hook import Hook, Ride
 from dataeff.routing._route import Route
-from dataeff.routing._stack import blocks, siblings
+from dataeff.routing._stack import blocks, is_batch_first, siblings
 
 
 def attach(
@@ -30,6 +31,7 @@ def attach(
     in_place: bool = True,
     batch_first: bool | None = None,
     check: bool = True,
+    clock: Clock | None = None,
 ) -> Route:
     """Let only some tokens enter some layers of `model` while it trains; the others bypass them.
 
@@ -64,14 +66,15 @@ def attach(
             layers says, else True.
         check: whether each layer is run twice, before it first drops tokens, to see that it knows the places
             of tokens by its arguments alone.
+        clock: what `keep` reads, when the step is set, where it is paced by another axis than steps.
 
     Returns:
-        The `Route`: set its `step`, read what was `kept`, `remove` it.
+        The `Route`: set its `step`, read what was `kept` and what was `processed`, `remove` it.
 
     Raises:
-        ValueError: no layers to route, a module that is not in the model or is routed already, or, in the
-            forward pass, a layer that computes places by itself, or a tensor argument that looks aligned to
-            tokens and is neither known nor declared.
+        ValueError: no layers to route, a module that is not in the model or is routed already, a pace on
+            another axis and no clock, or, in the forward pass, a layer that computes places by itself, or a
+            tensor argument that looks aligned to tokens and is neither known nor declared.
 
     Examples:
         >>> block = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
@@ -92,23 +95,31 @@ def attach(
     named = _named(model, list(layers) if layers is not None else blocks(model, ends))
     for name, layer in named.items():
         _check_layer(name, layer, token_args or {})
+    pace = keep if callable(keep) else constant(whole("keep", keep, low=1))
+    by_clock = axis(pace) != "steps"
+    if by_clock and clock is None:
+        raise ValueError(
+            f"keep is paced by {axis(pace)}, and there is no clock to read; say attach(..., clock=clock)"
+        )
+    names = {id(module): name for name, module in model.named_modules()}
+    stack = siblings(model, list(named.values()))
     route = Route(
         router=made,
-        keep=keep if callable(keep) else constant(whole("keep", keep, low=1)),
+        keep=pace,
         seed=whole("seed", seed, low=0),
         layers=named,
-        depth=len(siblings(model, list(named.values()))),
+        blocks=[names[id(block)] for block in stack],
+        clock=clock if by_clock else None,
         token_args=dict(token_args or {}),
         rank=whole("rank", rank_or_own(rank), low=0),
         in_place=in_place,
-        batch_first=_batch_first(named) if batch_first is None else batch_first,
+        batch_first=is_batch_first(named.values()) if batch_first is None else batch_first,
         check=check,
     )
     if hasattr(made, "gate"):
         for layer, gate in [(layer, made.gate(layer)) for layer in named.values()]:
             layer.add_module(type(made).__name__, gate)
-    names = {id(module): name for name, module in model.named_modules()}
-    marked = [block for block in siblings(model, list(named.values())) if names[id(block)] not in named]
+    marked = [block for block in stack if names[id(block)] not in named]
     route._rides += [
         Ride(model, Hook(route, "_begin", "")),
         *(Ride(block, Hook(route, "_mark", names[id(block)])) for block in marked if block is not model),
@@ -143,9 +154,3 @@ def _check_layer(name: str, layer: nn.Module, token_args: Mapping[str, object]) 
             raise ValueError(
                 registry.unknown(declared, list(parameters), of=f"the arguments of layer {name!r}")
             )
-
-
-def _batch_first(named: Mapping[str, nn.Module]) -> bool:
-    """As torch's own attention in the layers says, if it is there."""
-    modules = (module for layer in named.values() for module in layer.modules())
-    return all(module.batch_first for module in modules if isinstance(module, nn.MultiheadAttention))

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from dataeff._check import whole
-from dataeff.pacing import as_pace, constant
+from dataeff.clock import Clock, Processed
+from dataeff.pacing import amounts, as_pace, constant
 from dataeff.routers import Chosen
 from dataeff.routing._adapters import Kept, arguments, heads, is_packed, padding, travel, without_cache
+from dataeff.routing._meter import Meter
 from dataeff.routing._outputs import hidden_of, with_hidden
 from dataeff.routing._passes import Pass, Passes, in_backward
 from dataeff.routing._probe import is_causal, reads_places
@@ -52,11 +54,13 @@ class Route:
     """
 
     router: Callable[..., Any]
-    keep: Callable[[int], float]
+    keep: Callable[[Any], float]
     seed: int
     layers: dict[str, nn.Module] = attrs.field(repr=lambda layers: repr(list(layers)))
-    depth: int
-    """The number of blocks in the model, routed or not."""
+    blocks: list[str] = attrs.field(repr=lambda blocks: str(len(blocks)))
+    """The names of the blocks of the model's stacks, routed or not."""
+    clock: Clock | None = attrs.field(repr=False)
+    """What `keep` reads where it is not paced by steps."""
     token_args: Mapping[str, int | Sequence[int]]
     rank: int
     """Of this process among those that hold other samples of the global batch."""
@@ -79,6 +83,7 @@ class Route:
     _inside: dict[str, _Inside] = attrs.field(factory=dict, init=False, repr=False)
     _checked: set[str] = attrs.field(factory=set, init=False, repr=False)
     _rides: list[Any] = attrs.field(factory=list, init=False, repr=False)
+    _meter: Meter = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._scope = getattr(self.router, "scope", "layer")
@@ -90,6 +95,7 @@ class Route:
         self._heads = {name: heads(layer) for name, layer in self.layers.items()}
         if "state" in self._wants:
             self._state = self.router.start()  # type: ignore[attr-defined]
+        self._meter = Meter(self.batch_first)
         if isinstance(self.keep, constant):
             self._asked = self._amount(0)
 
@@ -99,6 +105,11 @@ class Route:
         return getattr(self.router, "evaluates", False)
 
     @property
+    def depth(self) -> int:
+        """The number of blocks in the model's stacks, routed or not."""
+        return len(self.blocks)
+
+    @property
     def step(self) -> int:
         """The training step, 0 until it is set; another one begins with its first micro-batch."""
         return self._step or 0
@@ -106,11 +117,12 @@ class Route:
     @step.setter
     def step(self, step: int) -> None:
         if whole("step", step, low=0) != self._step:
-            self._asked = self._amount(step)
+            self._meter.fold()
+            self._asked = self._amount(step if self.clock is None else self.clock)
             self._step = whole("step", step, low=0)
             self._now = torch.tensor([self._step, -1])
 
-    def keep_at(self, seq: int, step: int | None = None) -> int:
+    def keep_at(self, seq: int, step: int | Clock | None = None) -> int:
         """How many of `seq` tokens enter a routed layer: what the pace says at `step` (now), or all."""
         return min(self._keep_now() if step is None else self._amount(step), seq)
 
@@ -122,8 +134,17 @@ class Route:
         return dict(self._kept)
 
     def layer_tokens(self, samples: int, seq: int) -> int:
-        """The layer tokens that this step consumes over all blocks of the model, for a clock."""
+        """The layer tokens that this step is to consume over all blocks of the model."""
         return layer_tokens(samples, seq, self.keep_at(seq), layers=self.depth, routed=len(self.layers))
+
+    def processed(self) -> Processed:
+        """What each block really processed in training since the last call, for a clock.
+
+        Over micro-batches, whatever their shapes; what is run again in the backward pass counts once. A block
+        that did not run is there with 0.
+        """
+        done = self._meter.take(self.blocks)
+        return done if self._scope != "input" else attrs.evolve(done, tokens=done.layers[self.blocks[-1]][0])
 
     def observe(self, tokens: Tensor, losses: Tensor) -> None:
         """Tell a router that learns from losses, as `token_bypass` does: the loss of each of `tokens`.
@@ -144,17 +165,20 @@ class Route:
         Returns:
             The amounts, as they came.
         """
-        amounts = sorted({self._amount(step) for step in range(as_pace(self.keep).steps + 1)}, reverse=True)
-        before = self._step, self._asked, self._now
+        found = sorted(
+            {_as_count(amount, "at some step") for amount in amounts(as_pace(self.keep))}, reverse=True
+        )
+        before = self._step, self._asked, self._now, self._meter
         with torch.random.fork_rng():
             try:
-                for amount in amounts:
+                self._meter = Meter(self.batch_first)
+                for amount in found:
                     self._asked = amount
                     run()
             finally:
-                self._step, self._asked, self._now = before
+                self._step, self._asked, self._now, self._meter = before
                 self._kept.clear()
-        return amounts
+        return found
 
     def remove(self) -> None:
         """Take the routing off the model; nothing of it is left there."""
@@ -191,16 +215,10 @@ class Route:
 
     def __getstate__(self) -> dict[str, Any]:  # of a copy, too: nothing of a pass that is under way
         fresh = {"_kept": {}, "_calls": {}, "_inside": {}, "_passes": Passes(), "_rides": [], "_tokens": None}
-        return self.__dict__ | fresh
+        return self.__dict__ | fresh | {"_meter": Meter(self.batch_first), "clock": None}
 
-    def _amount(self, step: int) -> int:
-        keep = self.keep(step)
-        if keep < 1 or keep != int(keep):
-            raise ValueError(
-                f"keep is {keep!r} at step {step}; expected a whole number of at least 1: "
-                "give the pace multiple= (or wrap it in pacing.multiple) and a start of at least 1"
-            )
-        return int(keep)
+    def _amount(self, step: int | Clock) -> int:
+        return _as_count(self.keep(step), f"at step {step}")
 
     def _keep_now(self) -> int:
         if self._asked is None:
@@ -208,6 +226,10 @@ class Route:
                 "route.step is not set; set it before each training step, for keep to follow its pace"
             )
         return self._asked
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """From the layout of the model to (B, S, C), and back."""
+        return x if self.batch_first else x.transpose(0, 1)
 
     # What the hooks call
 
@@ -226,6 +248,8 @@ class Route:
         if not (model.training or self.evaluates):
             return None
         if model.training:
+            if first is not None and first.dim() > 1:
+                self._meter.add("", first)
             device = self._now.device if first is None else first.device
             self._now = self._now.to(device) + torch.tensor((0, 1), device=device)
         if "tokens" in self._wants:
@@ -242,7 +266,12 @@ class Route:
     def _mark(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a block that is not routed: remember whose input it is, or learn whose is run again."""
         x = _first(args, kwargs)
-        if torch.compiler.is_compiling() or not layer.training or x is None:
+        if not layer.training or x is None:
+            return
+        compiling = torch.compiler.is_compiling()
+        if name and (compiling or not in_backward()):
+            self._meter.add(name, x)
+        if compiling:
             return
         if in_backward():
             if self._passes.find(name, x) is None and self._stood_in is not None:
@@ -263,14 +292,16 @@ class Route:
         if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.is_nested:
             got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
             raise ValueError(f"layer {name!r}: its first argument, {first!r}, is {got}; expected (B, S, C)")
-        x = hidden if self.batch_first else hidden.transpose(0, 1)
+        x = self._turned(hidden)
         inside = self._into(name, layer, x, given, hidden)
+        if layer.training and (torch.compiler.is_compiling() or not in_backward()):
+            self._meter.add(name, hidden if inside is None else self._turned(inside.taken))
         if inside is None:
             return None
         kept = Kept(inside.chosen.ids, len(x), inside.seq, self._heads[name], self.batch_first)
         for argument, value in given.items():
             if value is hidden:
-                given[argument] = inside.taken if self.batch_first else inside.taken.transpose(0, 1)
+                given[argument] = self._turned(inside.taken)
             else:
                 given[argument] = self._travel(argument, value, kept, inside.moved)
         values = list(given.values())
@@ -374,7 +405,7 @@ class Route:
             return
         self._checked.add(name)
         if self._shape is not None and x.shape[:2] == self._shape[::-1] != self._shape:
-            shape = tuple(x.shape if self.batch_first else x.transpose(0, 1).shape)
+            shape = tuple(self._turned(x).shape)
             raise ValueError(
                 f"layer {name!r} gets {shape}, and the model was called with {self._shape}: say "
                 f"attach(..., batch_first={not self.batch_first})"
@@ -387,14 +418,14 @@ class Route:
             kept = Kept(ids[:1], len(x), x.shape[1], self._heads[name], self.batch_first)
             taken = x.gather(1, ids.unsqueeze(-1).expand_as(x))
             arguments = {
-                argument: (taken if self.batch_first else taken.transpose(0, 1))
+                argument: self._turned(taken)
                 if value is hidden
                 else travel(argument, value, kept, self.token_args)
                 for argument, value in given.items()
             }
             positional = [arguments.pop(argument) for argument in list(arguments) if argument.startswith("*")]
             out = hidden_of(plain.forward(*positional, **arguments))
-            return taken if out is None else out if self.batch_first else out.transpose(0, 1)
+            return taken if out is None else self._turned(out)
 
         if reads_places(plain, x, run):
             raise ValueError(
@@ -420,7 +451,7 @@ class Route:
                 f"layer {name!r} returns {type(output).__name__}; expected hidden states, alone or first in "
                 "a tuple, a mapping or a dataclass"
             )
-        y = out if self.batch_first else out.transpose(0, 1)
+        y = self._turned(out)
         if y.shape != inside.taken.shape:
             raise ValueError(
                 f"layer {name!r} makes {tuple(out.shape)} of the kept tokens; expected as many and as wide "
@@ -430,7 +461,7 @@ class Route:
             del self._inside[segment]
             if self._scope != "input":
                 y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
-        return with_hidden(output, y if self.batch_first else y.transpose(0, 1), inside.moved)
+        return with_hidden(output, self._turned(y), inside.moved)
 
     def _all(self, name: str, inside: _Inside, y: Tensor) -> Tensor:
         """The hidden states that a segment began with, in the dtype that it ends with."""
@@ -449,6 +480,15 @@ class Route:
 
     def _merge(self, hidden: Tensor, output: Tensor, ids: Tensor) -> Tensor:
         return merge(hidden, output, ids, in_place=self.in_place)
+
+
+def _as_count(keep: float, where: str) -> int:
+    if keep < 1 or keep != int(keep):
+        raise ValueError(
+            f"keep is {keep!r} {where}; expected a whole number of at least 1: "
+            "give the pace multiple= (or wrap it in pacing.multiple) and a start of at least 1"
+        )
+    return int(keep)
 
 
 def _segments(layers: Mapping[str, nn.Module], *, alone: bool) -> dict[str, str]:

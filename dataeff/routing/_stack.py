@@ -1,6 +1,6 @@
 """The blocks of a model, found by themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -30,6 +30,28 @@ def blocks(model: nn.Module, skip: tuple[int, int]) -> list[nn.Module]:
             "name them: attach(..., layers=[...])"
         )
     return [block for stack in found for block in stack]
+
+
+def named_blocks(model: nn.Module, skip: tuple[int, int] = (0, 0)) -> dict[str, nn.Module]:
+    """The blocks of each stack of `model`, by name, but those at its ends.
+
+    Examples:
+        >>> list(named_blocks(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))))
+        ['0', '1']
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    return {names[id(block)]: block for block in blocks(model, skip)}
+
+
+def is_batch_first(layers: Iterable[nn.Module]) -> bool:
+    """As torch's own attention in the layers says, if it is there.
+
+    Examples:
+        >>> is_batch_first([nn.TransformerEncoderLayer(4, 2), nn.Linear(4, 4)])
+        False
+    """
+    modules = (module for layer in layers for module in layer.modules())
+    return all(module.batch_first for module in modules if isinstance(module, nn.MultiheadAttention))
 
 
 def siblings(model: nn.Module, layers: Sequence[nn.Module]) -> list[nn.Module]:
