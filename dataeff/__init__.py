@@ -3,8 +3,11 @@
 from dataeff import (
     config,
     corpus,
+    flops,
     index,
+    lr,
     metrics,
+    migration,
     ops,
     pacing,
     registry,
@@ -13,6 +16,7 @@ from dataeff import (
     routing,
     samplers,
     transforms,
+    tuning,
 )
 from dataeff.clock import Clock
 from dataeff.curriculum import Curriculum, paced, window
@@ -23,8 +27,11 @@ __all__ = [
     "Curriculum",
     "config",
     "corpus",
+    "flops",
     "index",
+    "lr",
     "metrics",
+    "migration",
     "ops",
     "paced",
     "pacing",
@@ -35,5 +42,6 @@ __all__ = [
     "samplers",
     "simulate",
     "transforms",
+    "tuning",
     "window",
 ]

@@ -1,0 +1,164 @@
+"""Run the probes of a search, each finished one into a log."""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dataeff import _files
+from dataeff._distributed import rank_or_own
+from dataeff.tuning import _log
+from dataeff.tuning._config import Config
+from dataeff.tuning._probe import Probe, ProbeError, run
+from dataeff.tuning._search import Search
+from dataeff.tuning._tuned import Tuned, conclude
+from dataeff.tuning._walk import RECIPE, next_probe
+
+
+def tune(
+    probe: Callable[[Config], Iterable[tuple[int, float]]],
+    *,
+    starts: Iterable[float],
+    durations: Iterable[int],
+    end: float,
+    warmup: int,
+    out: str | Path,
+    warmups: int = 3,
+    multiple: int | None = None,
+    factor: float = 1.3,
+    fraction: float = 0.5,
+    seed: int = 0,
+    anyway: bool = False,
+    progress: bool = False,
+) -> Tuned:
+    """The smallest start of a pace that is stable, then the longest duration that is, by short probes.
+
+    First the recipe is tried without a pace. If it is unstable, half the learning rate and twice the batch
+    are tried, and nothing is searched. Each grid is gone through by its most wanted value and then by
+    halves, which presumes that a larger start and a shorter duration are steadier; the neighbours of what is
+    found are tried too, and a note names what contradicts it.
+
+    Every finished probe is a line of `out/tuning.jsonl`. Running the same again goes on from there: no
+    finished probe is repeated, one that was interrupted is. Where torch.distributed is initialized, all
+    ranks call this, and their probes must give the same losses on every rank; the first rank writes the log.
+
+    Args:
+        probe: trains as a `Config` says and gives pairs of step and validation loss in nats, always at full
+            difficulty. It is closed at the first instability.
+        starts: first difficulties, rising.
+        durations: of the pace in steps, rising. Starts are tried with the shortest.
+        end: the last difficulty.
+        warmup: of the learning rate, in steps.
+        out: the folder of the log; made if it is not there.
+        warmups: how many of them a probe trains for.
+        multiple: of the pace, for whole numbers.
+        factor: a probe is unstable when validation perplexity is above this times its best so far.
+        fraction: of the data that the run is to use. 1/fraction times the learning rate is tried too,
+            without a pace and with the one that is found; 1 leaves that out.
+        seed: of every probe.
+        anyway: search even if the recipe is unstable without a pace.
+        progress: whether to show a bar.
+
+    Raises:
+        ProbeError: the probe raised, or gave what is no curve. The finished ones are in the log.
+        ValueError: grids that do not rise below the end, or a log of another search.
+
+    Examples:
+        >>> import tempfile
+        >>> def probe(config):
+        ...     yield 0, 5.0
+        ...     yield 30, 4.0
+        ...     yield 60, 5.0 if config.start < 24 or config.duration > 300 else 3.0
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     grids = {"starts": range(8, 65, 8), "durations": range(100, 1001, 100)}
+        ...     tuned = tune(probe, **grids, end=256, warmup=20, multiple=8, out=out)
+        >>> tuned.start, tuned.duration
+        (24, 300)
+    """
+    search = Search(
+        starts=starts,
+        durations=durations,
+        end=end,
+        warmup=warmup,
+        warmups=warmups,
+        multiple=multiple,
+        factor=factor,
+        fraction=fraction,
+        seed=seed,
+    )
+    if not callable(probe):
+        raise ValueError(f"probe is {probe!r}; expected a function of a Config")
+    path, first = Path(out) / _log.NAME, rank_or_own() == 0
+    _files.make_folder(path.parent)
+    with _files.locked(path.parent) if first else nullcontext():
+        probes = _finished(path, _log.settings_of(search, _name(probe)), first=first)
+        with tqdm(
+            desc="tune",
+            unit=" probes",
+            total=search.most_probes(anyway=anyway),
+            initial=len(probes),
+            disable=not (progress and first),
+        ) as bar:
+            while (config := next_probe(search, probes, anyway=anyway)) is not None:
+                bar.set_postfix_str(_said(config))
+                probes.append(_run(probe, config, search, path))
+                if first:
+                    _log.append(path, probes[-1])
+                bar.update()
+            bar.total = len(probes)
+    return conclude(search, probes, anyway=anyway)
+
+
+def load(out: str | Path) -> Tuned:
+    """What the log in a folder says, without running a probe. ValueError if there is none.
+
+    Examples:
+        >>> load("nowhere")
+        Traceback (most recent call last):
+        ...
+        ValueError: nowhere/tuning.jsonl is not there; expected the log of a search
+    """
+    path = Path(out) / _log.NAME
+    settings, probes = _log.read(path)
+    if settings is None:
+        raise ValueError(f"{path} is not there; expected the log of a search")
+    told = {name: value for name, value in settings.items() if name not in ("format", "probe")}
+    try:
+        search = Search(**told)
+    except TypeError as error:
+        raise ValueError(f"{path} is the log of no search: {error}") from None
+    return conclude(search, probes, anyway=_went_on(probes))
+
+
+def _went_on(probes: list[Probe]) -> bool:
+    """Whether a search was made although the recipe is unstable."""
+    unstable = any(probe.config.why == RECIPE and not probe.stable for probe in probes)
+    return unstable and any(probe.config.paced for probe in probes)
+
+
+def _finished(path: Path, settings: dict[str, Any], *, first: bool) -> list[Probe]:
+    found, probes = _log.read(path)
+    if found is not None:
+        _log.check_same(path, found, settings)
+    if first:
+        _log.begin(path, settings)
+    return probes
+
+
+def _run(probe: Callable[[Config], Any], config: Config, search: Search, path: Path) -> Probe:
+    try:
+        return run(probe, config, factor=search.factor)
+    except ProbeError as error:
+        said = f"{error}; the finished ones are in {path}: mend it and run the same again"
+        raise ProbeError(said) from error.__cause__
+
+
+def _name(probe: Callable[..., Any]) -> str:
+    """The same in a script and in the module that it is."""
+    return getattr(probe, "__qualname__", type(probe).__qualname__)
+
+
+def _said(config: Config) -> str:
+    return f"{config.why}: start {config.start:.6g}, {config.duration:,} steps"
