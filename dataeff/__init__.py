@@ -1,6 +1,7 @@
 """dataeff: small composable primitives that make better use of training data, for any PyTorch loop."""
 
 from dataeff import (
+    composition,
     config,
     corpus,
     flops,
@@ -19,12 +20,16 @@ from dataeff import (
     tuning,
 )
 from dataeff.clock import Clock
+from dataeff.composition import Plan, compose
 from dataeff.curriculum import Curriculum, paced, window
 from dataeff.simulation import simulate
 
 __all__ = [
     "Clock",
     "Curriculum",
+    "Plan",
+    "compose",
+    "composition",
     "config",
     "corpus",
     "flops",

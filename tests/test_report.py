@@ -17,7 +17,7 @@ from dataeff.report._columns import curve
 from dataeff.report._page_data import chart_data
 from dataeff.report._page_tables import grouped
 from dataeff.report._thin import thin
-from dataeff.report._units import amount
+from dataeff._units import amount
 from dataeff.report._words import verdict
 
 AXES = ("steps", "samples", "tokens", "layer_tokens", "flops", "seconds")

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from dataeff import _files, registry
-from dataeff.cli import _index, _migration, _report, _show, _simulate, _tune
+from dataeff.cli import _index, _migration, _plan, _report, _show, _simulate, _tune
 
 DEMO = """\
 Train the same small GPT twice from the same seed on real text: once as usual, once on a curriculum
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _index.add(commands)
     _show.add(commands)
     _simulate.add(commands)
+    _plan.add(commands)
     _tune.add(commands)
     _migration.add(commands)
     _report.add(commands)

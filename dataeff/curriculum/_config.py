@@ -9,11 +9,11 @@ from dataeff.curriculum._paced import paced, window
 _KEYS = ("pace", "low", "high", "by")
 
 
-def from_said(tables: Mapping[str, Any]) -> dict[str, paced | window]:
-    """Metric name to what the table `curriculum` says of it.
+def metrics_of(tables: Mapping[str, Any]) -> dict[str, paced | window]:
+    """Metric name to what the table `curriculum` says of it, as of a Curriculum. ValueError for what is none.
 
     Examples:
-        >>> from_said({"curriculum": {"length": {"low": 10}}})
+        >>> metrics_of({"curriculum": {"length": {"low": 10}}})
         {'length': window(low=constant(value=10), high=None, by='value')}
     """
     metrics = tables.get("curriculum")

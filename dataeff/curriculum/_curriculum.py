@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dataeff import config as configs
 from dataeff._check import whole
-from dataeff.curriculum._config import from_said, said
+from dataeff.curriculum._config import metrics_of, said
 from dataeff.curriculum._merged import merged
 from dataeff.curriculum._paced import paced, reach, slices, window
 from dataeff.curriculum._pools import Pools, by_step
@@ -155,7 +155,7 @@ class Curriculum:
             ...     Curriculum.from_config(f"{out}/run.toml", difficulties).metrics["length"].pace
             linear(start=20, end=40, steps=10, multiple=None, on='steps')
         """
-        return cls(index, from_said(configs.read(config)))
+        return cls(index, metrics_of(configs.read(config)))
 
     def to_config(self) -> dict[str, Any]:
         """What `from_config` makes the same curriculum from: tables of plain numbers and strings.

@@ -10,6 +10,7 @@ Source: the schedules of DeepSpeed Data Efficiency (arXiv 2212.03597), d(t) = fl
 and knows whole numbers only; these do not.
 """
 
+from dataeff.pacing._change import next_change
 from dataeff.pacing._combine import clip, join, multiple, scale
 from dataeff.pacing._given import custom, discrete
 from dataeff.pacing._in_steps import in_steps
@@ -34,6 +35,7 @@ __all__ = [
     "levels",
     "linear",
     "multiple",
+    "next_change",
     "root",
     "scale",
     "table",

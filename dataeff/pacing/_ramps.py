@@ -11,10 +11,14 @@ from dataeff.pacing._pace import is_axis, place, rounded
 
 
 @attrs.frozen
-class _Ramp(abc.ABC):
+class Ramp(abc.ABC):
     """From `start` at step 0 to `end` at step `steps` along a curve that a final class gives.
 
     With `on=` another axis of the clock, `steps` is a count there, as of tokens.
+
+    Examples:
+        >>> issubclass(linear, Ramp)
+        True
     """
 
     start: float = attrs.field(validator=is_real())
@@ -42,7 +46,7 @@ class _Ramp(abc.ABC):
 
 
 @attrs.frozen
-class linear(_Ramp):
+class linear(Ramp):
     """From `start` to `end` in equal increments over `steps` steps.
 
     Examples:
@@ -58,7 +62,7 @@ class linear(_Ramp):
 
 
 @attrs.frozen
-class root(_Ramp):
+class root(Ramp):
     """Fast first, then slower: start + (end - start) * (step / steps) ** (1 / degree).
 
     Examples:
@@ -79,7 +83,7 @@ class root(_Ramp):
 
 
 @attrs.frozen
-class exponential(_Ramp):
+class exponential(Ramp):
     """By a constant factor each step: start * (end / start) ** (step / steps). Both must be above 0.
 
     Examples:
@@ -97,7 +101,7 @@ class exponential(_Ramp):
 
 
 @attrs.frozen
-class cosine(_Ramp):
+class cosine(Ramp):
     """Slow, fast, slow: half a cosine from `start` to `end`.
 
     Examples:

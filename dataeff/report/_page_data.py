@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from dataeff._units import unit
 from dataeff.report._columns import Moments, column, logs
 from dataeff.report._savings import Savings
 from dataeff.report._thin import thin
-from dataeff.report._units import unit
 from dataeff.report._words import TITLES, first_axis, with_unit
 
 PACES = {

@@ -5,10 +5,10 @@ from html import escape
 
 import numpy as np
 
+from dataeff._units import amount
 from dataeff.report._columns import Moments, column
 from dataeff.report._page_data import PACES, exposures
 from dataeff.report._savings import Saving, Savings
-from dataeff.report._units import amount
 from dataeff.report._words import TITLES, at_end, plain, quality, times, verdict
 
 _BARS = 12

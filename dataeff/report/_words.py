@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dataeff.report._units import amount
+from dataeff._units import amount
 
 if TYPE_CHECKING:
     from dataeff.report._savings import Saving, Savings

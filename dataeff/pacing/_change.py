@@ -1,0 +1,39 @@
+"""When a pace changes next."""
+
+from bisect import bisect_right
+from typing import Any
+
+from dataeff.pacing._combine import clip, multiple, scale
+from dataeff.pacing._given import discrete
+from dataeff.pacing._in_steps import in_steps
+from dataeff.pacing._levels import levels
+from dataeff.pacing._pace import Pace, constant
+from dataeff.pacing._ramps import Ramp
+
+
+def next_change(pace: Pace, place: int) -> int | None:
+    """The first place after `place` at which a pace may give another amount; None if it stays.
+
+    Of a pace that rises or falls throughout it is found by bisection, of others it is the next place.
+
+    Examples:
+        >>> from dataeff.pacing import linear
+        >>> pace = linear(80, 2048, steps=10**9, multiple=8, on="tokens")
+        >>> next_change(pace, 0), pace(4_065_040), pace(4_065_041), next_change(pace, 10**9)
+        (4065041, 80, 88, None)
+    """
+    if place >= pace.steps:
+        return None
+    if not _is_monotone(pace):
+        return place + 1
+    now = pace(place)
+    return bisect_right(range(pace.steps), 0, lo=place, key=lambda at: int(pace(at) != now))
+
+
+def _is_monotone(pace: Any) -> bool:
+    if isinstance(pace, clip | multiple | scale | levels | in_steps):
+        return _is_monotone(pace.pace)
+    if isinstance(pace, discrete):
+        rising = sorted(pace.values)
+        return list(pace.values) in (rising, rising[::-1])
+    return isinstance(pace, constant | Ramp)

@@ -1,0 +1,462 @@
+"""The parts of a run together: what a plan says is what a clock counts, what does not fit is named."""
+
+import json
+import re
+import tomllib
+
+import attrs
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+import dataeff as de
+from dataeff import cli, flops, lr, pacing
+from dataeff.clock import AXES
+from dataeff.composition import Plan, compose, effective_length
+from dataeff.demo._model import GPT
+from dataeff.migration import recipe
+from dataeff.samplers import curriculum, shuffled, token_budget
+
+COST = flops.transformer(width=16, vocabulary=32)
+
+
+def plan(**said):
+    return Plan(**{"batch_size": 8, "length": 64, "until": {"steps": 100}} | said)
+
+
+def routed(**said):
+    return plan(**{"blocks": 4, "routed": ["1", "2"]} | said)
+
+
+# What is consumed
+
+
+def step_by_step(made):
+    """The same without any shortcut."""
+    counts, seen = dict.fromkeys(AXES, 0), []
+    while not any(counts[axis] >= limit for axis, limit in made.until.items()):
+        length = made.length
+        if made.seqlen is not None:
+            length = min(made.seqlen(counts[pacing.axis(made.seqlen)]), length)
+        keep = length if made.keep is None else min(made.keep(counts[pacing.axis(made.keep)]), length)
+        cut = made.transform == "truncate"
+        rows = made.batch_size if cut else made.batch_size * -(-made.length // length)
+        full = len(made.blocks) - len(made.routed)
+        linear = rows * (full * length + len(made.routed) * keep)
+        pairs = rows * (full * length**2 + len(made.routed) * keep**2)
+        (token, pair) = COST.layers["*"]
+        tokens = made.batch_size * (length if cut else made.length)
+        more = {
+            "steps": 1,
+            "samples": made.batch_size,
+            "tokens": tokens,
+            "loss_tokens": tokens,
+            "layer_tokens": linear,
+            "flops": token * linear + pair * pairs + COST.token * rows * length,
+        }
+        seen.append((length, keep, counts))
+        counts = {axis: counts[axis] + more[axis] for axis in AXES}
+    return counts, seen
+
+
+lengths = st.integers(1, 64)
+axes = st.sampled_from(["steps", "samples", "tokens", "layer_tokens", "flops"])
+SCALE = {"steps": 1, "samples": 8, "tokens": 300, "layer_tokens": 1000, "flops": 10**6}
+
+
+@st.composite
+def paces(draw):
+    on = draw(axes)
+    steps = draw(st.integers(1, 60)) * SCALE[on]
+    start, end = draw(lengths), draw(lengths)
+    made = [
+        pacing.linear(start, end, steps=steps, multiple=draw(st.integers(1, 9)), on=on),
+        pacing.root(start, end, steps=steps, multiple=4, on=on),
+        pacing.levels(pacing.cosine(start, end, steps=min(steps, 999), multiple=1, on=on), k=3),
+        pacing.discrete([start, end, start], until=[steps, 2 * steps], on=on),
+        pacing.join([start, pacing.linear(start, end, steps=steps, multiple=1, on=on)], boundaries=[9]),
+        pacing.clip(pacing.linear(start, end, steps=steps, multiple=2, on=on), low=5, high=40),
+        pacing.constant(start),
+    ]
+    return draw(st.sampled_from(made))
+
+
+@given(
+    st.none() | paces(),
+    st.none() | paces(),
+    st.sampled_from(["truncate", "reshape"]),
+    st.dictionaries(axes, st.integers(1, 80), min_size=1, max_size=2),
+)
+def test_a_plan_is_what_its_steps_add_up_to(seqlen, keep, transform, until):
+    made = routed(
+        until={axis: limit * SCALE[axis] for axis, limit in until.items()},
+        seqlen=seqlen,
+        keep=keep,
+        routed=() if keep is None else ["1", "2"],
+        transform=transform,
+        cost=COST,
+    )
+    counts, seen = step_by_step(made)
+    found = made.predict()
+    assert found.counts == counts
+    for step, (length, kept, before) in enumerate(seen):
+        now = found.moment(step)
+        assert (now.length, now.keep, now.at(step)) == (length, kept, before)
+        of = {"layers": 4, "routed": len(made.routed)}
+        assert found.effective_length(step) == effective_length(length, kept, **of)
+
+
+def test_a_plan_is_what_a_clock_counts_in_training():
+    model = GPT(vocabulary=32, length=64, width=16, heads=2, layers=4)
+    clock, cost = de.Clock(), flops.measured(model, torch.zeros(1, 64, dtype=torch.int64))
+    seqlen = pacing.linear(16, 64, steps=12, multiple=8)
+    keep = pacing.linear(4, 64, steps=30_000, multiple=4, on="layer_tokens")
+    route = de.routing.attach(model, keep=keep, seed=1, clock=clock)
+    sampler = shuffled(100, batch_size=4, seed=1, steps=20)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    rate = lr.by_clock(optimizer, lr.cosine(warmup=500, total=3000), clock, on="tokens")
+    run = compose(clock=clock, sampler=sampler, length=64, seqlen=seqlen, route=route, lr=rate, cost=cost)
+    found = run.predict()
+    for ids in sampler:
+        now = found.moment(clock.steps)
+        assert {axis: count for axis, count in clock.counts().items() if axis in AXES} == now.at(clock.steps)
+        assert found.rate(clock.steps) == pytest.approx(optimizer.param_groups[0]["lr"])
+        route.step = ids.step
+        tokens = torch.tensor([[(i * j) % 32 for j in range(65)] for i in ids])
+        batch = de.transforms.truncate(tokens, int(seqlen(ids.step)) + 1)
+        logits = model(batch[:, :-1])
+        assert len(route.kept().get("blocks.1", [batch[0, 1:]])[0]) == now.keep
+        functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).backward()
+        optimizer.step()
+        size = batch[:, 1:].numel()
+        clock.tick(samples=len(ids), tokens=size, loss_tokens=size, route=route, cost=cost)
+        rate.step()
+    assert found.counts == {axis: clock.counts()[axis] for axis in AXES}
+
+
+# The published recipes
+
+
+def as_published(name, *, floor):
+    """Steps and consumed tokens as the training script counts them, given the paces."""
+    made = Plan.from_config(recipe(name))
+    limit = made.until.get("tokens") or made.until["layer_tokens"] // 24
+    seqlen, keep = made.seqlen or pacing.constant(made.length), made.keep or pacing.constant(made.length)
+    consumed = step = 0
+    lengths, kept = pacing.table(seqlen), pacing.table(keep)
+    layers, drop = len(made.blocks), len(made.routed)
+    while consumed < limit:
+        length = lengths[min(step + 1, len(lengths) - 1)]  # the sampler counts before it looks
+        r = min(kept[min(step, len(kept) - 1)], length)
+        mean = (length * (layers - drop) + r * drop) / layers
+        consumed += made.batch_size * (int(mean) if floor else mean)
+        step += 1
+    return step, consumed
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "tokens"),
+    [
+        ("gpt3-1.3b-baseline-300b", 286_103, 300_000_739_328),
+        ("gpt3-1.3b-curriculum-300b", 339_169, 300_000_821_248),
+        ("gpt3-1.3b-composed-300b", 377_264, 300_000_323_584),
+        ("gpt3-1.3b-composed-150b", 188_632, 150_000_050_688),
+    ],
+)
+def test_the_incumbent_s_count_of_consumed_tokens_is_reproduced(name, steps, tokens):
+    """The figures are of a run with DeepSpeed 0.19's own schedulers; see docs/migration.md."""
+    assert as_published(name, floor=True) == (steps, tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "layer_tokens"),
+    [
+        ("gpt3-1.3b-baseline-300b", 286_103, 24 * 300_000_739_328),
+        ("gpt3-1.3b-curriculum-300b", 339_170, None),
+        ("gpt3-1.3b-composed-300b", 377_233, 7_200_024_010_752),
+        ("gpt3-1.3b-composed-150b", 188_617, None),
+        ("bert-large-composed-1049b", 2_746_772, None),
+        ("bert-large-composed-524b", 1_373_386, None),
+    ],
+)
+def test_a_recipe_goes_to_its_end_on_paper(name, steps, layer_tokens):
+    found = Plan.from_config(recipe(name)).predict()
+    assert found.steps == steps
+    assert layer_tokens in (None, found.counts["layer_tokens"])
+
+
+def test_what_differs_from_the_incumbent_is_the_rounding_and_the_first_step():
+    made = Plan.from_config(recipe("gpt3-1.3b-composed-300b"))
+    exact, _ = as_published("gpt3-1.3b-composed-300b", floor=False)
+    ahead = pacing.custom(lambda step: made.seqlen(step + 1), steps=110_000)
+    shifted = attrs.evolve(made, seqlen=ahead)
+    assert shifted.predict().steps == exact
+
+
+# What does not fit
+
+GROWING = pacing.linear(16, 64, steps=80, multiple=8)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (
+            lambda: routed(seqlen=GROWING, keep=pacing.linear(32, 64, steps=80, multiple=8)),
+            "the route drops nothing at 27 of 100 steps, where it may keep as many tokens as the",
+        ),
+        (
+            lambda: routed(keep=64),
+            "the route drops no token at any step: it keeps as many as the length has; keep fewer",
+        ),
+        (
+            lambda: plan(seqlen=GROWING, packed=True),
+            r"samples are packed, and truncation drops 3\d.\d% of their tokens.*\"reshape\" keeps them",
+        ),
+        (
+            lambda: plan(seqlen=pacing.linear(16, 64, steps=9000, multiple=8, on="tokens")),
+            "the length is paced by tokens, of which it makes fewer itself: 128 in the first step, 512 in",
+        ),
+        (
+            lambda: routed(keep=pacing.linear(16, 64, steps=9000, multiple=8, on="layer_tokens")),
+            "keep is paced by layer_tokens, of which it makes fewer itself: 1,280 in the first step, 2,04",
+        ),
+        (
+            lambda: plan(seqlen=GROWING, until={"steps": 50}),
+            "the pace of the length never reaches its end: it is at 40 when the run ends, after 49 st",
+        ),
+        (
+            lambda: plan(metrics={"rarity": de.paced(pacing.linear(1, 9, steps=500))}),
+            "the pace of 'rarity' never reaches its end: it is at 2.584 when the run ends, after 99 steps",
+        ),
+        (
+            lambda: plan(metrics={"rarity": de.window(high=pacing.linear(1, 9, steps=500))}),
+            "the pace of 'rarity' high never reaches its end",
+        ),
+        (
+            lambda: plan(seqlen=GROWING, schedule=lr.cosine(total=100), on="steps"),
+            "the learning rate is on steps, and steps consume 128 to 512 layer tokens: .*put it on 'tokens'",
+        ),
+        (
+            lambda: plan(schedule=lr.linear(total=10**6)),
+            r"the learning rate is at 94.9% of its peak when the run ends, after 51,200 tokens; it",
+        ),
+        (
+            lambda: plan(schedule=lr.linear(total=25_600)),
+            r"the learning rate is at its floor for the last 50.0% of the run's 51,200 tokens",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_noted_with_its_cure(made, words):
+    notes = made().notes()
+    assert [note for note in notes if re.match(words, note)], notes
+
+
+def test_what_fits_has_no_notes():
+    fits = routed(
+        seqlen=GROWING,
+        keep=pacing.multiple(pacing.scale(GROWING, by=0.5), 8),
+        transform="reshape",
+        packed=True,
+        schedule=lr.cosine(warmup=512, total=51_200),
+    )
+    assert fits.notes() == ()
+
+
+def live(index=None, **said):
+    model = GPT(vocabulary=32, length=64, width=16, heads=2, layers=4)
+    optimizer, clock = torch.optim.AdamW(model.parameters(), lr=1e-3), de.Clock()
+    sampler = shuffled(100, batch_size=4, seed=1, steps=20)
+    if index is not None:
+        cl = de.Curriculum(index, {"loss": de.paced(pacing.linear(50, 100, steps=9), by="percentile")})
+        sampler = curriculum(cl, batch_size=4, seed=1, steps=20)
+    route = de.routing.attach(model, keep=8, seed=1)
+    rate = lr.by_clock(optimizer, lr.cosine(total=5120), clock, on="tokens")
+    return compose(**{"clock": clock, "sampler": sampler, "length": 64, "route": route, "lr": rate} | said)
+
+
+def test_two_schedulers_of_one_optimizer_are_noted():
+    run = live()
+    rate = run.parts["lr"]
+    plain = torch.optim.lr_scheduler.LambdaLR(rate.optimizer, lambda step: 1.0)
+    (note,) = live(lr=[rate, plain], clock=rate.clock).notes
+    assert note.startswith(
+        "by_clock and LambdaLR set the learning rate of one optimizer, each over the other"
+    )
+    assert live().notes == ()
+
+
+def test_a_scaled_batch_needs_a_scheduler_that_takes_it():
+    budget = token_budget(shuffled(100, batch_size=4, seed=1, steps=20), lengths=[64] * 100, max_tokens=256)
+    plain = torch.optim.lr_scheduler.LambdaLR(live().parts["lr"].optimizer, lambda step: 1.0)
+    assert any(
+        "no scheduler here takes that; use lr.by_clock" in note
+        for note in live(sampler=budget, lr=plain).notes
+    )
+    assert not any("takes that" in note for note in live(sampler=budget).notes)
+
+
+def test_a_second_clock_and_a_short_sampler_are_noted():
+    notes = live(clock=de.Clock(), until={"steps": 30}).notes
+    assert notes[0].startswith("the by_clock reads another clock than the one that is composed")
+    assert (
+        notes[-1] == "the sampler has 20 steps, and the run needs 30 to {'steps': 30}; make it with steps=30"
+    )
+
+
+def test_packed_samples_are_seen_in_the_index(tmp_path):
+    values = {"loss": list(range(100)), "length": [64] * 100}
+    packed = de.index.from_values(values, out=tmp_path / "packed")
+    assert live(packed, seqlen=GROWING).plan.packed
+    assert any("samples are packed" in note for note in live(packed, seqlen=GROWING).notes)
+    ragged = de.index.from_values(values | {"length": [32, 64] * 50}, out=tmp_path / "ragged")
+    assert not live(ragged, seqlen=GROWING).plan.packed
+
+
+# One state
+
+
+def test_one_state_resumes_all_parts(index, tmp_path):
+    run = live(index)
+    for ids in run.parts["sampler"]:
+        run.parts["route"].step = ids.step
+        run.parts["lr"].optimizer.step()
+        run.parts["clock"].tick(samples=4, tokens=256)
+        run.parts["lr"].step()
+        if ids.step == 6:
+            break
+    next(iter(run.parts["sampler"]))  # the loader has asked ahead
+    torch.save(run.state_dict(), tmp_path / "run.pt")
+    resumed = live(index)
+    resumed.load_state_dict(torch.load(tmp_path / "run.pt", weights_only=True))
+    parts = resumed.parts
+    assert list(parts) == ["clock", "sampler", "route", "lr"]
+    assert (parts["clock"].steps, parts["sampler"].step, parts["route"].step) == (7, 7, 6)
+    assert parts["lr"].get_last_lr() == run.parts["lr"].get_last_lr()
+    assert parts["lr"].optimizer.param_groups[0]["lr"] == run.parts["lr"].get_last_lr()[0]
+
+
+def test_a_state_of_other_parts_is_refused():
+    state = live().state_dict()
+    del state["route"]
+    with pytest.raises(
+        ValueError, match=r"the state is of \['clock', 'sampler', 'lr'\]; expected \['clock', 's"
+    ):
+        live().load_state_dict(state)
+
+
+# Bad input, tables, the command line
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: plan(until={}), "until is {}; expected limits on axes of the clock"),
+        (lambda: plan(until={"epochs": 3}), "until is {'epochs': 3}; expected limits on axes"),
+        (lambda: plan(until={"flops": 10**9}).predict(), "a step consumes no flops, so the plan never ends"),
+        (lambda: plan(transform="crop"), "transform is 'crop'; expected 'truncate' or 'reshape'"),
+        (lambda: plan(on="epochs"), "on is 'epochs'; expected one of steps, samples"),
+        (
+            lambda: plan(blocks=2, routed=["7"], keep=3),
+            "block '7' is to drop tokens, and there are only 0, 1",
+        ),
+        (lambda: plan(keep=3), r"keep is constant\(value=3\) and routed \[\]; expected both, or neither"),
+        (lambda: plan(blocks="layers"), "blocks is 'layers'; expected names, or how many there are"),
+        (
+            lambda: plan(seqlen=pacing.linear(1, 9, steps=7)).predict(),
+            "the length is 2.14.* at steps 1; expec",
+        ),
+        (
+            lambda: compose(clock=de.Clock(), length=8, batch_size=1),
+            "there is no sampler to end the run; say un",
+        ),
+        (
+            lambda: compose(clock=de.Clock(), length=8, until={"steps": 1}),
+            "neither a sampler says how many sam",
+        ),
+    ],
+)
+def test_bad_input_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+RUN = {"batch_size": 8, "sequence_length": 64, "layers": 4, "steps": 100}
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({}, "run has no batch_size; expected one"),
+        ({"run": RUN | {"stepps": 3}}, "unknown name 'stepps' in run; did you mean 'steps'?"),
+        (
+            {"run": {k: v for k, v in RUN.items() if k != "steps"}},
+            "run does not say where it ends; expected one",
+        ),
+        ({"run": 3}, r"run is 3; expected a table, as \[run\]"),
+        (
+            {"run": RUN, "lr": {"schedule": "cosin"}},
+            "unknown name 'cosin' in lr.schedule; did you mean 'cosine'",
+        ),
+        (
+            {"run": RUN, "lr": {"peak": 1e-4, "floor": 1e-3, "total": 5}},
+            "lr.floor is 0.001 and lr.peak 0.0001",
+        ),
+        ({"run": RUN, "lr": {"schedule": "cosine"}}, "lr: .*missing.*total"),
+        ({"run": RUN, "length": {"pace": {"name": "linea"}}}, "length.pace: unknown name 'linea' in pacings"),
+        (
+            {"run": RUN, "routing": {"keep": 8, "layers": [4]}},
+            "an entry of routing.layers is 4; expected.* 3",
+        ),
+        ({"run": RUN, "routing": {"keep": 8, "layers": [1], "skip": [1, 1]}}, "routing has layers and skip"),
+        ({"run": RUN, "model": {"width": 0}}, "model: width is 0; expected a whole number of at least 1"),
+        ({"run": RUN, "curriculum": 3}, "curriculum is 3; expected a table for each metric"),
+    ],
+)
+def test_tables_that_are_no_plan_are_refused_by_key(tables, words):
+    with pytest.raises(ValueError, match=words):
+        Plan.from_config(tables)
+
+
+CONFIG = """
+[run]
+batch_size = 8
+sequence_length = 64
+layers = 4
+tokens = 40_000
+
+[model]
+width = 16
+
+[length]
+pace = { name = "linear", start = 16, end = 64, steps = 80, multiple = 8 }
+
+[routing]
+keep = { name = "linear", start = 8, end = 64, steps = 80, multiple = 8 }
+
+[lr]
+schedule = "wsd"
+peak = 1e-3
+warmup = 1000
+decay = 9000
+total = 40_000
+"""
+
+
+def test_the_command_prints_and_writes_the_plan(tmp_path, capsys):
+    path = tmp_path / "run.toml"
+    path.write_text(CONFIG)
+    assert cli.main(["plan", str(path), "--json", str(tmp_path / "plan.json")]) == 0
+    out = capsys.readouterr().out
+    found = Plan.from_config(tomllib.loads(CONFIG)).predict()
+    assert str(found) in out
+    assert "FLOPs" in out
+    assert "% saved" in out
+    told = json.loads((tmp_path / "plan.json").read_text())
+    assert told["counts"] == found.counts
+    assert told["notes"] == list(found.plan.notes())
+    path.write_text("[run]\nbatch_size = 8\n")
+    assert cli.main(["plan", str(path)]) == 2
+    assert "run has no sequence_length" in capsys.readouterr().err
