@@ -1,16 +1,18 @@
 import json
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import dataeff as de
 from dataeff import cli, demo
-from dataeff.demo import _text
-from dataeff.demo._model import GPT
-from dataeff.routing import attach
+from dataeff.clock import read_log
+from dataeff.demo import _text, _train
 
 SMALL = demo.Config(length=32, batch_size=4, width=16, heads=2, layers=4)
 
@@ -46,6 +48,39 @@ def test_the_demo_compares_at_equal_steps_and_equal_compute(tmp_path, text, smal
     assert f"{results['text']['held_out_bytes']:,}" in shown
 
 
+def test_each_arm_writes_a_log_and_a_page_compares_them(tmp_path, text, small, capsys):
+    out = tmp_path / "out"
+    options = ["demo", "--corpus", str(text), "--out", str(out), "--steps"]
+    assert cli.main([*options, "30"]) == 0
+    results = json.loads((out / "demo.json").read_text())
+    for name, points in results["curves"].items():
+        log = read_log(demo.log_of(out, name).path)
+        assert [moment["steps"] for moment in log] == list(range(1, points[-1]["steps"] + 1))
+        for point, moment in zip(points, [m for m in log if "bits_per_byte" in m], strict=True):
+            assert {key: moment[key] for key in point} == point | {"seconds": moment["seconds"]}
+        assert [moment["lr"] for moment in log[:4]] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3])
+        exposures = log[-1]["exposures"]
+        assert sum(times * count for times, count in enumerate(exposures)) == log[-1]["samples"]
+        assert log[-1]["seconds"] == pytest.approx(points[-1]["seconds"], abs=1e-3)
+    assert str(out / "report.html") in capsys.readouterr().out.splitlines()[-1]
+    page = (out / "report.html").read_text()
+    assert all(name in page for name in results["curves"])
+    assert not re.search(r"(src|href)=.https?:", page)
+
+    assert cli.main([*options, "2"]) == 0
+    assert [moment["steps"] for moment in read_log(out / "baseline/log.jsonl")] == [1, 2]
+    runs = [str(out / "baseline"), str(out / "curriculum-random-ltd")]
+    assert cli.main(["report", *runs, "--out", str(tmp_path / "again.html")]) == 0
+
+
+def test_evaluation_takes_no_time_of_training(tmp_path, text, monkeypatch):
+    monkeypatch.setattr(_train, "bits_per_byte", lambda *_: time.sleep(0.3) or 1.0)
+    options = {"seed": 0, "device": "cpu", "text": text, "index": tmp_path / "index", "config": SMALL}
+    results = demo.run(steps=4, **options)
+    assert all(points[-1]["seconds"] < 0.3 * len(points) for points in results["curves"].values())
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["index"]  # no log was asked for
+
+
 def test_the_same_seed_gives_the_same_figures(tmp_path, text, small):
     def figures(seed, out):
         results = demo.run(steps=6, seed=seed, device="cpu", text=text, index=tmp_path / out, config=SMALL)
@@ -64,7 +99,13 @@ def test_without_matplotlib_everything_but_the_picture_is_there(tmp_path, text, 
         "No picture of the curves: plots need matplotlib; install it with: pip install"
         in capsys.readouterr().out
     )
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["demo.json", "index"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "baseline",
+        "curriculum-random-ltd",
+        "demo.json",
+        "index",
+        "report.html",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -134,18 +175,18 @@ def test_the_command_is_installed_and_its_help_teaches():
         assert word in shown
 
 
-@pytest.mark.parametrize(("seq", "keep"), [(16, 16), (16, 4), (9, 5), (16, 99)])
-def test_flops_are_those_that_torch_counts(seq, keep):
-    model = GPT(vocabulary=64, length=16, width=32, heads=4, layers=5)
-    route = attach(model, keep=keep, seed=1)
-    ids = torch.zeros(3, seq, dtype=torch.int64)
-    with (
-        FlopCounterMode(display=False) as counter,
-        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
-    ):
-        model(ids).sum().backward()
-    expected = model.flops(3, seq, keep=keep, routed=len(route.layers))
-    assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
+def test_flops_are_those_that_torch_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(_train, "bits_per_byte", lambda *_: 1.0)  # an evaluation is no training
+    windows = de.corpus.from_samples([np.arange(9000) % 256]).windows(33)
+    index = de.index.build(windows, ["vocab_rarity"], out=tmp_path)
+    for arm in demo.arms(index, SMALL, steps=30):
+        options = {"seed": 0, "device": "cpu", "steps": 30}
+        with (
+            FlopCounterMode(display=False) as counter,
+            torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        ):
+            points = demo.train(arm, windows, torch.zeros(1, 33, dtype=torch.int64), SMALL, **options)
+        assert counter.get_total_flops() == pytest.approx(points[-1]["flops"], rel=0.01)
 
 
 def test_python_s_own_text_is_there_and_so_are_the_docstrings(monkeypatch):

@@ -13,7 +13,8 @@ from dataeff.cli import _index, _migration, _plan, _report, _show, _simulate, _t
 DEMO = """\
 Train the same small GPT twice from the same seed on real text: once as usual, once on a curriculum
 (rare characters and long sequences later) with random layerwise token dropping. Both are measured on the
-same held-out text, at equal steps and at equal compute. About two minutes on two cores.
+same held-out text, at equal steps and at equal compute, and a page compares them. About two minutes on two
+cores.
 """
 
 PLUGINS = """\
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from dataeff import demo, report
+    from dataeff import clock, demo, report
 
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out {arguments.out} is a file; expected a folder, or nothing there yet")
@@ -97,16 +98,21 @@ def _demo(arguments: argparse.Namespace) -> int:
         text=arguments.corpus,
         index=arguments.out / "index",
         config=demo.Config(),
+        logs=arguments.out,
     )
-    figures, picture = arguments.out / "demo.json", arguments.out / "curves.png"
+    figures, picture, page = (arguments.out / name for name in ("demo.json", "curves.png", "report.html"))
+    title = f"dataeff demo on {results['text']['source']}"
     _files.write_json(figures, results)
     print(f"\n{demo.table(results)}\n\nEvery figure is in {figures}")
     try:
-        report.save_curves(results["curves"], picture, title=f"dataeff demo on {results['text']['source']}")
+        report.save_curves(results["curves"], picture, title=title)
     except ImportError as error:
         print(f"No picture of the curves: {error}")
     else:
         print(f"The curves are in {picture}")
+    logs = {name: clock.read_log(demo.log_of(arguments.out, name).path) for name in results["curves"]}
+    report.save_page(logs, page, title=title)
+    print(f"The page that compares the two runs is {page}")
     return 0
 
 

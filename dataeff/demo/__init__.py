@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,25 @@ import torch
 
 import dataeff as de
 from dataeff import corpus
+from dataeff.clock import Log
+from dataeff.demo._arms import Arm, Config, arms
 from dataeff.demo._text import load, split
-from dataeff.demo._train import Arm, Config, arms, train
+from dataeff.demo._train import train
 
-__all__ = ["Arm", "Config", "arms", "run", "table", "train"]
+__all__ = ["Arm", "Config", "arms", "log_of", "run", "table", "train"]
 
 WINDOWS_HELD_OUT = 128  # at most: evaluation is not to take longer than training
 
 
 def run(
-    *, steps: int, seed: int, device: str, text: Path | None, index: Path, config: Config
+    *,
+    steps: int,
+    seed: int,
+    device: str,
+    text: Path | None,
+    index: Path,
+    config: Config,
+    logs: Path | None = None,
 ) -> dict[str, Any]:
     """Train the same small GPT twice from the same seed and give every figure, for JSON.
 
@@ -31,6 +41,7 @@ def run(
         text: a file or folder of text; by default what Python carries.
         index: the folder for the index.
         config: sizes.
+        logs: the folder for a log of each arm, at `log_of`, begun afresh; by default none are written.
 
     Raises:
         FileNotFoundError: nothing is at `text`.
@@ -45,9 +56,22 @@ def run(
     held_out_ids = torch.stack([held_out.dataset()[i] for i in range(count)])
     built = de.index.build(windows, ["vocab_rarity"], out=index)
     baseline, efficient = arms(built, config, steps=steps)
+    opened = {arm.name: log_of(logs, arm.name) for arm in (baseline, efficient)} if logs else {}
+    for log in opened.values():
+        log.path.unlink(missing_ok=True)
 
     def points(arm: Arm, flops: int = 0) -> list[dict[str, Any]]:
-        return train(arm, windows, held_out_ids, config, seed=seed, device=device, steps=steps, flops=flops)
+        return train(
+            arm,
+            windows,
+            held_out_ids,
+            config,
+            seed=seed,
+            device=device,
+            steps=steps,
+            flops=flops,
+            log=opened.get(arm.name),
+        )
 
     reference = points(baseline)
     curves = {baseline.name: reference, efficient.name: points(efficient, reference[-1]["flops"])}
@@ -76,6 +100,16 @@ def run(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "curves": curves,
     }
+
+
+def log_of(folder: Path, name: str) -> Log:
+    """The log of an arm among others, in a folder of its own, as `dataeff report` takes it.
+
+    Examples:
+        >>> log_of(Path("out"), "curriculum + random-LTD").path.as_posix()
+        'out/curriculum-random-ltd/log.jsonl'
+    """
+    return Log(folder / re.sub(r"\W+", "-", name).lower() / "log.jsonl")
 
 
 def check_device(device: str) -> None:

@@ -1,4 +1,4 @@
-"""A small causal language model: a GPT as plain as it can be, and what it costs."""
+"""A small causal language model: a GPT as plain as it can be."""
 
 import torch
 from torch import nn
@@ -49,20 +49,3 @@ class GPT(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))  # type: ignore[no-any-return]
-
-    def flops(self, batch: int, seq: int, *, keep: int, routed: int) -> int:
-        """Floating-point operations of one training step, forward and backward, of the matrix products.
-
-        `routed` blocks process `keep` of the `seq` tokens. Attention is counted over the full square, as
-        `torch.utils.flop_counter` does.
-        """
-        width, vocabulary = self.head.in_features, self.head.out_features
-
-        def block(tokens: int) -> int:
-            return 2 * 12 * width**2 * tokens + 2 * 2 * width * tokens**2
-
-        depth = len(self.blocks)
-        forward = (
-            (depth - routed) * block(seq) + routed * block(min(keep, seq)) + 2 * width * vocabulary * seq
-        )
-        return 3 * batch * forward

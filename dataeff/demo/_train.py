@@ -1,61 +1,19 @@
 """The demo's training loop: one for both arms, as a user would write it."""
 
 import math
-import time
 from typing import Any
 
-import attrs
+import numpy as np
 import torch
 from torch.nn import functional
 from tqdm import tqdm
 
 import dataeff as de
+from dataeff.clock import Log
+from dataeff.demo._arms import Arm, Config
 from dataeff.demo._model import GPT
 
-
-@attrs.frozen
-class Config:
-    """Sizes of the model and of a step. `length` is in tokens (bytes), `batch_size` in samples."""
-
-    length: int = 256
-    batch_size: int = 8
-    width: int = 128
-    heads: int = 4
-    layers: int = 6
-    learning_rate: float = 1e-3
-    warmup: int = 20
-
-
-@attrs.frozen
-class Arm:
-    """What an arm trains on: the sampler's curriculum, and paces of sequence length and kept tokens."""
-
-    name: str
-    curriculum: de.Curriculum
-    seqlen: de.pacing.Pace
-    keep: de.pacing.Pace
-
-
-def arms(index: de.index.Index, config: Config, *, steps: int) -> tuple[Arm, Arm]:
-    """The baseline, and a curriculum with random-LTD: the recipe of arXiv 2212.03597, scaled down.
-
-    Vocabulary rarity from the easiest percentile to all by a square root; sequence length and kept tokens
-    from a quarter and an eighth to all, linearly; all three over `steps`.
-    """
-    full = config.length
-
-    def by_rarity(percentile: float | de.pacing.Pace) -> de.Curriculum:
-        return de.Curriculum(index, {"vocab_rarity": de.paced(percentile, by="percentile")})
-
-    return (
-        Arm("baseline", by_rarity(100), de.pacing.constant(full), de.pacing.constant(full)),
-        Arm(
-            "curriculum + random-LTD",
-            by_rarity(de.pacing.root(1, 100, steps=steps, degree=2)),
-            de.pacing.linear(full // 4, full, steps=steps, multiple=8),
-            de.pacing.linear(full // 8, full, steps=steps, multiple=16),
-        ),
-    )
+VOCABULARY = 256  # tokens are bytes
 
 
 def train(
@@ -68,24 +26,26 @@ def train(
     device: str,
     steps: int,
     flops: int = 0,
+    log: Log | None = None,
 ) -> list[dict[str, Any]]:
     """Train a fresh model for `steps`, and on until it has consumed `flops`.
 
     Gives what it had consumed and reached at ten steps on the way, at `steps` and at the end. The seconds
-    are those of training, without evaluation.
+    are those of training, without evaluation. The `log` gets what it had consumed, its paces and its learning
+    rate at every step, the same measures where they were taken, and how often samples came at the end.
     """
     model = fresh(config, seed=seed).to(device)
     route = de.routing.attach(model, router="random_ltd", keep=arm.keep, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.95))
-    rise = max(1, min(config.warmup, steps // 10))
-    warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
     sampler = de.samplers.curriculum(arm.curriculum, batch_size=config.batch_size, seed=seed, steps=2**31)
-    dataset, clock, consumed, seconds = windows.dataset(), de.Clock(), 0, 0.0
-    points = []
+    cost = de.flops.transformer(width=config.width, vocabulary=VOCABULARY)
+    dataset, held_out, points = windows.dataset(), held_out.to(device), []
+    warmup = de.lr.constant(warmup=max(1, min(config.warmup, steps // 10)))  # no decay: any steps compare
+    clock = de.Clock()
+    rate = de.lr.by_clock(optimizer, lambda done: warmup(done + 1), clock, on="steps")  # of the step to come
 
     with tqdm(total=flops or steps, desc=arm.name, unit="FLOP" if flops else "step", unit_scale=True) as bar:
         for ids in sampler:
-            began = time.perf_counter()
             seqlen, route.step = int(arm.seqlen(ids.step)), ids.step
             batch = torch.stack([dataset[i] for i in ids])  # (B, S + 1)
             batch = de.transforms.truncate(batch, seqlen + 1).to(device)
@@ -93,31 +53,37 @@ def train(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            warmup.step()
             if device != "cpu":
                 loss.item()  # wait for the device, so that the seconds are its own
-            seconds += time.perf_counter() - began
+            clock.tick(samples=len(ids), tokens=len(ids) * seqlen, route=route, cost=cost)
 
-            clock.tick(
-                samples=len(ids),
-                tokens=len(ids) * seqlen,
-                layer_tokens=route.layer_tokens(len(ids), seqlen),
-            )
-            keep = route.keep_at(seqlen)
-            cost = model.flops(len(ids), seqlen, keep=keep, routed=len(route.layers))
-            consumed += cost
-            bar.update(min(cost, flops - bar.n) if flops else 1)
-            done = clock.steps >= steps and consumed >= flops
-            if done or clock.steps == steps or clock.steps % -(-steps // 10) == 0:
-                point = clock.counts() | {"flops": consumed, "seconds": round(seconds, 3)}
-                point |= {"sequence_length": seqlen, "kept_tokens": keep}
-                point |= {"pool": arm.curriculum.pool_size(ids.step) / len(windows)}
-                point |= {"bits_per_byte": bits_per_byte(model, held_out.to(device))}
-                points.append(point)
-                bar.set_postfix_str(f"{point['bits_per_byte']:.3f} bits per byte")
-            if done:
+            with clock.paused():
+                bar.update(min(clock.flops, flops) - bar.n if flops else 1)
+                ended = clock.steps >= steps and clock.flops >= flops
+                values: dict[str, Any] = {"sequence_length": seqlen, "kept_tokens": route.keep_at(seqlen)}
+                values |= {"pool": arm.curriculum.pool_size(ids.step) / len(windows)}
+                if ended or is_due(clock.steps, steps):
+                    values |= {"bits_per_byte": bits_per_byte(model, held_out)}
+                    points.append(clock.counts() | {"seconds": round(clock.seconds, 3)} | values)
+                    bar.set_postfix_str(f"{values['bits_per_byte']:.3f} bits per byte")
+                if ended:
+                    values |= {"exposures": np.bincount(sampler.exposures(0, clock.steps))}
+                if log is not None:
+                    log.write(clock, lr=rate.get_last_lr()[0], **values)
+            if ended:
                 break
+            rate.step()
     return points
+
+
+def is_due(step: int, steps: int) -> bool:
+    """Whether to measure after `step`: ten times in `steps`, and at their end.
+
+    Examples:
+        >>> [step for step in range(1, 26) if is_due(step, 25)]
+        [3, 6, 9, 12, 15, 18, 21, 24, 25]
+    """
+    return step == steps or step % -(-steps // 10) == 0
 
 
 def fresh(config: Config, *, seed: int) -> GPT:
@@ -125,7 +91,7 @@ def fresh(config: Config, *, seed: int) -> GPT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GPT(
-            vocabulary=256,
+            vocabulary=VOCABULARY,
             length=config.length,
             width=config.width,
             heads=config.heads,
