@@ -204,8 +204,8 @@ GROWING = pacing.linear(16, 64, steps=80, multiple=8)
     ("made", "words"),
     [
         (
-            lambda: routed(seqlen=GROWING, keep=pacing.linear(32, 64, steps=80, multiple=8)),
-            "the route drops nothing at 27 of 100 steps, where it may keep as many tokens as the",
+            lambda: routed(seqlen=GROWING, keep=pacing.linear(24, 48, steps=80, multiple=8)),
+            "the route drops nothing at 40 of 100 steps, where it may keep as many tokens as the",
         ),
         (
             lambda: routed(keep=64),

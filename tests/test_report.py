@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from dataeff import cli
+from dataeff._units import amount
 from dataeff.clock import Clock, Log
 from dataeff.report import read_runs, save_page, savings
 from dataeff.report._columns import curve
 from dataeff.report._page_data import chart_data
 from dataeff.report._page_tables import grouped
 from dataeff.report._thin import thin
-from dataeff._units import amount
 from dataeff.report._words import verdict
 
 AXES = ("steps", "samples", "tokens", "layer_tokens", "flops", "seconds")

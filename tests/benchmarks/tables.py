@@ -54,6 +54,15 @@ def index_scale(figures: dict[str, Any]) -> str:
     return _aligned(rows) + "\n" + _aligned(paper)
 
 
+def plan_recipes(figures: dict[str, Any]) -> str:
+    """Steps and consumption of each published recipe, and what going through it takes."""
+    rows = [("recipe", "steps", "tokens", "layer tokens", "ms")]
+    for name, own in figures.items():
+        counts = (f"{own[axis]:,}" for axis in ("steps", "tokens", "layer_tokens"))
+        rows.append((name, *counts, f"{1e3 * own['seconds']:.1f}"))
+    return _aligned(rows)
+
+
 def sampler_vs_deepspeed(figures: dict[str, Any]) -> str:
     """Batches a second and the slowest step of each, the ratio, then what 100 million samples take."""
     rows = [("metrics", "sampler", "batches/s", "slowest step ms", "ratio")]
@@ -148,6 +157,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "index_vs_deepspeed": index_vs_deepspeed,
     "ops_cpu": ops_cpu,
     "ops_gpu": ops_gpu,
+    "plan_recipes": plan_recipes,
     "sampler_vs_deepspeed": sampler_vs_deepspeed,
     "train_step": train_step,
     "train_step_gpu": train_step_gpu,
