@@ -62,7 +62,7 @@ def public_names():
         ]
         for name in getattr(module, "__all__", [name for name in own if not name.startswith("_")]):
             value = getattr(module, name)
-            if not inspect.ismodule(value):
+            if not inspect.ismodule(value) and not isinstance(value, tuple):  # a list of names runs nothing
                 yield f"{module.__name__}.{name}", value
 
 
