@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from dataeff.routing import Kept, padding, travel
+from dataeff.routing._adapters import without_cache
 
 BATCH, SEQ, HEADS = 3, 8, 2
 IDS = torch.tensor([[0, 3, 7], [1, 2, 5], [2, 3, 4]])
@@ -119,9 +121,17 @@ def test_documents_of_packed_rows_begin_where_their_kept_tokens_do():
     assert moved.tolist() == [0, *[int((own <= d).sum()) for d in range(5)]]
 
 
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_a_cache_that_is_filled_is_refused(name):
+    filled = type("Cache", (), {"get_seq_length": lambda self: 3})()
+    with pytest.raises(ValueError, match=f"{name} holds tokens already, and routing drops some"):
+        without_cache(nn.Linear(2, 2), (), {name: filled})
+
+
 def test_caches_are_off_and_their_places_shorter():
     kept = Kept(IDS, BATCH, SEQ)
     assert travel("past_key_values", object(), kept, {}) is None
+    assert travel("cache", object(), kept, {}) is None
     assert travel("use_cache", True, kept, {}) is False
     assert travel("cache_position", torch.arange(SEQ), kept, {}).tolist() == [0, 1, 2]
 

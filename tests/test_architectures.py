@@ -226,7 +226,7 @@ def alone(layer, names, own_ids, axes):
         rows = []
         for b, own in enumerate(own_ids.long()):
             mine = {
-                name: None if "past" in name else row_of(value, b, own, axes.get(name, ()))
+                name: None if "past" in name or name == "cache" else row_of(value, b, own, axes.get(name, ()))
                 for name, value in given.items()
                 if name != first
             }

@@ -584,7 +584,7 @@ def test_what_is_remembered_for_recomputation_is_bounded(gpt, ids, monkeypatch):
     route = attach(gpt, keep=5, seed=7)
     kept = [gpt(ids) for _ in range(20)]
     assert len(kept) == 20
-    assert len(route._passes._known) <= 10
+    assert len(route._rides[0].before.flow._passes._known) <= 10
 
 
 def test_gather_axes_takes_rows_and_columns_of_each_mask():

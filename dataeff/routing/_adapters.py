@@ -136,12 +136,13 @@ def without_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         >>> without_cache(nn.Linear(2, 2), (), {}) is None
         True
     """
-    past = kwargs.get("past_key_values")
-    if past is not None and (not hasattr(past, "get_seq_length") or past.get_seq_length()):
-        raise ValueError(
-            "past_key_values holds tokens already, and routing drops some of those to come; train on whole "
-            "sequences, or keep all tokens"
-        )
+    for name in ("past_key_values", "cache"):  # of transformers, up to 5.23 and since
+        past = kwargs.get(name)
+        if past is not None and (not hasattr(past, "get_seq_length") or past.get_seq_length()):
+            raise ValueError(
+                f"{name} holds tokens already, and routing drops some of those to come; train on whole "
+                "sequences, or keep all tokens"
+            )
     names = arguments(model)
     if "use_cache" not in names or "use_cache" in names[: len(args)]:
         return None
@@ -348,7 +349,15 @@ _RULES: dict[str, Callable[[str, Tensor, Kept], Tensor]] = {
 }
 """How arguments of layers are aligned to tokens, by the names that they have in the field."""
 
-_ABSENT = {"past_key_values", "past_key_value", "layer_past", "layer_state", "use_cache", "output_cache"}
+_ABSENT = {
+    "cache",
+    "layer_past",
+    "layer_state",
+    "output_cache",
+    "past_key_value",
+    "past_key_values",
+    "use_cache",
+}
 """Caches of keys and values, which are off while tokens are routed."""
 
 _FLAT = {"attention_mask", "mask"}

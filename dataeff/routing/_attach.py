@@ -13,6 +13,7 @@ from dataeff._check import whole
 from dataeff._distributed import rank_or_own
 from dataeff.clock import Clock
 from dataeff.pacing import axis, constant
+from dataeff.routing._flow import Flow
 from dataeff.routing._hook import Hook, Ride
 from dataeff.routing._route import Route
 from dataeff.routing._stack import blocks, is_batch_first, siblings
@@ -116,14 +117,15 @@ def attach(
         batch_first=is_batch_first(named.values()) if batch_first is None else batch_first,
         check=check,
     )
+    flow = Flow(route)
     if hasattr(made, "gate"):
         for layer, gate in [(layer, made.gate(layer)) for layer in named.values()]:
             layer.add_module(type(made).__name__, gate)
     marked = [block for block in stack if names[id(block)] not in named]
     route._rides += [
-        Ride(model, Hook(route, "_begin", "")),
-        *(Ride(block, Hook(route, "_mark", names[id(block)])) for block in marked if block is not model),
-        *(Ride(named[n], Hook(route, "_enter", n), Hook(route, "_leave", n)) for n in named),
+        Ride(model, Hook(flow, "begin", "")),
+        *(Ride(block, Hook(flow, "mark", names[id(block)])) for block in marked if block is not model),
+        *(Ride(named[n], Hook(flow, "enter", n), Hook(flow, "leave", n)) for n in named),
     ]
     for ride in route._rides:
         ride.attach()
@@ -146,7 +148,7 @@ def _check_layer(name: str, layer: nn.Module, token_args: Mapping[str, object]) 
     """Refuse what would go wrong later, or silently."""
     hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, Hook)]
     around = getattr(layer._compiled_call_impl, "__self__", None)
-    if any(hook.method == "_enter" for hook in hooks) or isinstance(around, Ride):
+    if any(hook.method == "enter" for hook in hooks) or isinstance(around, Ride):
         raise ValueError(f"layer {name!r} is routed already; remove() that route first")
     parameters = inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters
     if not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values()):

@@ -22,7 +22,7 @@ def _plain() -> Any:
 
 @attrs.define(eq=False)
 class Hook:
-    """A method of a route as a hook on the layer `name`.
+    """A method of a flow as a hook on the layer `name`.
 
     A copy or a pickle of the model gets `no_hook` in its place, but for a route that evaluates: without it
     the model would not be the same, so its copy has a copy of it.
@@ -36,23 +36,23 @@ class Hook:
         True
     """
 
-    route: Any
+    flow: Any
     method: str
     name: str
 
     def __call__(self, module: Any, *given: Any) -> Any:
         """Call the method."""
-        return getattr(self.route, self.method)(self.name, module, *given)
+        return getattr(self.flow, self.method)(self.name, module, *given)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        if not self.route.evaluates:
+        if not self.flow.evaluates:
             return no_hook
-        return Hook(copy.deepcopy(self.route, memo), self.method, self.name)
+        return Hook(copy.deepcopy(self.flow, memo), self.method, self.name)
 
     def __reduce__(self) -> Any:
-        if not self.route.evaluates:
+        if not self.flow.evaluates:
             return _plain, ()
-        return Hook, (self.route, self.method, self.name)
+        return Hook, (self.flow, self.method, self.name)
 
 
 @attrs.define(eq=False)

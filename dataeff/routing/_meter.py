@@ -48,17 +48,17 @@ class Meter:
         else:
             self._count(name, x.shape)
 
-    def fold(self) -> None:
-        """Count what compiled code has seen, so that the chain does not grow."""
-        seen, self._last = self._last, _START
-        while seen.before is not None:
-            self._count(seen.name, seen.shape)
-            seen = seen.before
+    def clear(self) -> None:
+        """Begin anew."""
+        self._sums, self._last = {}, _START
 
     def take(self, names: Iterable[str]) -> Processed:
         """What was counted since the last time, over the layers `names`."""
-        self.fold()
-        sums, self._sums = self._sums, {}
+        seen, sums = self._last, self._sums
+        while seen.before is not None:
+            self._count(seen.name, seen.shape)
+            seen = seen.before
+        self.clear()
         rows, tokens, _ = sums.get("", (0, 0, 0))
         return Processed(rows, tokens, {name: sums.get(name, (0, 0, 0))[1:] for name in names})
 

@@ -2,12 +2,45 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 _SHARE = {torch.float64: 1e-3, torch.float32: 1e-2}  # of a layer's change; of 16 bits, a tenth
+
+
+def check(
+    name: str,
+    layer: nn.Module,
+    hidden: torch.Tensor,
+    run: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    router: Any,
+) -> None:
+    """Raise ValueError for a layer that would take kept tokens for neighbours; as `reads_places`.
+
+    Or, for a router that lets tokens see later ones, for a causal one.
+
+    Examples:
+        >>> x = torch.randn(1, 5, 4)
+        >>> check("rnn", nn.Identity(), x, lambda ids: x[:, ids[0]].roll(1, 1), router=None)
+        Traceback (most recent call last):
+        ...
+        ValueError: layer 'rnn' knows by itself where its tokens stand: with the others in another order, ...
+    """
+    if reads_places(layer, hidden, run):
+        raise ValueError(
+            f"layer {name!r} knows by itself where its tokens stand: with the others in another order, "
+            "its last token comes out differently. It would take kept tokens for neighbours (it computes "
+            "positions, a window, a convolution or a recurrence). Give it positions as an argument, "
+            "leave it out (layers=[...]), or, if that is meant, say attach(..., check=False)"
+        )
+    if getattr(router, "looks_ahead", False) and is_causal(layer, hidden, run):
+        raise ValueError(
+            f"layer {name!r} is causal, and {router!r} lets tokens see later ones; take another one"
+        )
 
 
 def reads_places(layer: nn.Module, hidden: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor]) -> bool:
