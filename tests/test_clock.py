@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_wall_time_runs_from_tick_to_tick_but_not_in_pauses():
     ],
 )
 def test_it_stops_by_any_axis(limits, stop):
-    assert Clock(steps=1, samples=8, tokens=4096).reached(**limits) is stop
+    assert Clock(steps=1, samples=8, tokens=4096, flops=1).reached(**limits) is stop
 
 
 @pytest.mark.parametrize("limits", [{}, {"epochs": 3}, {"tokens": -1}, {"tokens": math.nan}])
@@ -148,6 +149,74 @@ def test_an_axis_that_nobody_counts_paces_nothing():
         clock.at("flops")
     with pytest.raises(ValueError, match="on is 'epochs'; expected one of steps, samples, tokens"):
         clock.at("epochs")
+
+
+@pytest.mark.parametrize("axis", ["flops", "layer_tokens", "loss_tokens"])
+def test_a_run_does_not_wait_for_an_axis_that_nobody_counts(axis):
+    clock = Clock()
+    assert not clock.reached(**{axis: 5})
+    clock.tick(samples=1, tokens=1)
+    with pytest.raises(ValueError, match=f"no {axis} were counted in 1 steps, so nothing can be paced or"):
+        clock.reached(**{axis: 5})
+    clock.tick(samples=1, tokens=1, **{axis: 0})
+    assert not clock.reached(**{axis: 5})
+    assert clock.at(axis) == 0
+
+
+def test_a_tick_in_a_pause_takes_no_time():
+    times = iter([0, 3, 9, 11])
+    clock = Clock(timer=lambda: 10**9 * next(times))
+    with clock.paused():  # from 3 to 9
+        clock.tick(samples=1, tokens=1)
+    clock.tick(samples=1, tokens=1)
+    assert clock.seconds == 5
+
+
+def uneven(rank, file, results):
+    """One rank ticks as often as all do on average; it must be told all the same."""
+    distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=3)
+    clock = Clock(timer=iter(range(0, 10**12, (rank + 1) * 10**9)).__next__)
+    clock.tick(samples=1, tokens=1)
+    clock.read()
+    seconds = clock.seconds, clock.reached(seconds=2)
+    for _ in range((1, 3, 2)[rank]):
+        clock.tick(samples=1, tokens=1)
+    try:
+        clock.read()
+        told = "nothing"
+    except ValueError as error:
+        told = str(error)
+    distributed.barrier()
+    distributed.destroy_process_group()
+    try:
+        clock.read()
+        gone = "nothing"
+    except ValueError as error:
+        gone = str(error)
+    results.put((seconds, told, gone))
+
+
+def test_every_rank_is_told_of_uneven_steps_and_reads_the_same_time(tmp_path):
+    for seconds, told, gone in run_on(3, uneven, tmp_path):
+        assert seconds == (2.0, True)
+        assert "3 ranks ticked 6 steps in all since the clock was read" in told
+        assert (
+            "the process group is gone; call clock.read() on every rank before destroy_process_group" in gone
+        )
+
+
+def run_on(world, function, folder):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    ranks = [
+        context.Process(target=function, args=(rank, folder / "store", results)) for rank in range(world)
+    ]
+    for process in ranks:
+        process.start()
+    found = [results.get(timeout=120) for _ in ranks]
+    for process in ranks:
+        process.join()
+    return found
 
 
 def on_rank(rank, file, results):
@@ -179,16 +248,8 @@ def on_rank(rank, file, results):
 
 
 def test_ranks_add_up_when_the_clock_is_read(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    ranks = [context.Process(target=on_rank, args=(rank, tmp_path / "store", results)) for rank in (0, 1)]
-    for process in ranks:
-        process.start()
-    found = [results.get(timeout=120) for _ in ranks]
-    for process in ranks:
-        process.join()
     total = {"steps": 3, "samples": 24, "tokens": 6 * 10**20 + 3, "loss_tokens": 0, "layer_tokens": 0}
-    for told, first, tokens, uneven in found:
+    for told, first, tokens, uneven in run_on(2, on_rank, tmp_path):
         assert "3 steps were ticked since the clock was read, so tokens are not known over all ranks" in told
         assert first == total | {"flops": 6 * 2**70}
         assert tokens == total["tokens"] + 2
@@ -246,6 +307,42 @@ def test_a_resumed_run_goes_on_where_the_log_was(tmp_path, suffix):
     resumed.tick(samples=1, tokens=2)
     log.write(resumed, loss=1)
     assert [moment["steps"] for moment in read_log(log.path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_log_of_another_run_is_rewound_first(tmp_path, suffix):
+    log, clock = Log(tmp_path / f"a.{suffix}"), Clock()
+    for _ in range(3):
+        clock.tick(samples=1, tokens=2)
+        log.write(clock, loss=1, exposures=list(range(20_000)))
+    fresh = Clock(steps=1)
+    with pytest.raises(
+        ValueError, match=r"goes on to step 3, and the clock is at 1; call log.rewind\(clock\)"
+    ):
+        log.write(fresh, loss=2)
+    log.rewind(Clock())
+    assert log.path.read_bytes() == b""
+    log.write(fresh, loss=2, other=None)
+    (moment,) = read_log(log.path)
+    assert (moment["steps"], moment["loss"]) == (1, 2)
+    assert math.isnan(moment["other"])
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_what_a_kill_or_a_full_disk_cut_off_does_no_harm(tmp_path, suffix, monkeypatch):
+    log, clock = Log(tmp_path / f"a.{suffix}"), Clock()
+    log.write(clock, loss=1)
+    whole = log.path.read_bytes()
+    with log.path.open("ab") as file:
+        file.write(b'{"steps": 5, "lo' if suffix == "jsonl" else b"5,1,")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:7]))
+    with pytest.raises(OSError, match="No space left on device"):
+        log.write(clock, loss=2)
+    assert log.path.read_bytes() == whole
+    monkeypatch.undo()
+    log.write(Clock(steps=1), loss=2)
+    assert [moment["loss"] for moment in read_log(log.path)] == [1, 2]
 
 
 def test_what_is_no_log_or_value_is_refused_by_name(tmp_path):

@@ -8,9 +8,8 @@ from typing import Any
 from torch import distributed
 
 from dataeff._check import real, whole
-from dataeff.clock._counts import AXES, Meter, Processed, added, none, over_ranks
+from dataeff.clock._counts import AXES, COUNTED, Meter, Processed, added, none, over_ranks
 
-_STATE = (*AXES, "wall_ns")
 _SOURCES = {"layer_tokens": "route= (or layer_tokens=)", "flops": "route= and cost= (or flops=)"}
 
 
@@ -52,7 +51,8 @@ class Clock:
         self._group, self._timer = group, timer
         self._read = none() | {name: whole(name, count, low=0) for name, count in counts.items()}
         self._own = none()
-        self._wall_ns, self._since = 0, timer()
+        self._given = {"steps", "samples", "tokens"}
+        self._since: int | None = timer()
 
     @property
     def steps(self) -> int:
@@ -86,8 +86,8 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Wall time of this process up to its last tick, with that of the runs before it; no pauses."""
-        return self._wall_ns / 1e9
+        """Wall time up to the last tick, with that of runs before, without pauses; the mean over ranks."""
+        return self._count("wall_ns") / 1e9
 
     def tick(
         self,
@@ -108,34 +108,47 @@ class Clock:
             loss_tokens: how many of them had a loss.
             layer_tokens: over all layers, where no `route` counts them.
             flops: of the forward and backward passes, where no `cost` says.
-            route: what counted the tokens that each layer processed since the last tick.
+            route: what counted the tokens that each layer processed in this step.
             cost: the FLOPs of that, as a `dataeff.flops.Cost`.
 
         Raises:
-            ValueError: an amount that is no whole number of at least 0, or one that is given twice. Nothing
-                is counted then.
+            ValueError: an amount that is no whole number of at least 0, one that is given twice, or a route
+                that has processed nothing. Nothing is counted then.
         """
         if route is not None and layer_tokens is not None:
             raise ValueError("tick has layer_tokens and a route that counts them; give one of the two")
         if cost is not None and (flops is not None or route is None):
             raise ValueError("tick has a cost; expected a route with it, and no flops")
         given = {"samples": samples, "tokens": tokens}
-        given |= {"loss_tokens": loss_tokens or 0, "layer_tokens": layer_tokens or 0, "flops": flops or 0}
+        maybe = {"loss_tokens": loss_tokens, "layer_tokens": layer_tokens, "flops": flops}
+        given |= {name: amount for name, amount in maybe.items() if amount is not None}
         counts = none() | {name: whole(name, amount, low=0) for name, amount in given.items()}
         if route is not None:
             processed = route.processed()
-            counts["layer_tokens"] = processed.layer_tokens
-            counts["flops"] = whole("flops", cost(processed) if cost else counts["flops"], low=0)
-        self._run_on()
-        self._own = added(self._own, counts | {"steps": 1})
+            if samples and not processed.layer_tokens:
+                raise ValueError(
+                    "the route processed nothing in this step: tick after the forward pass and before the "
+                    "next step is set, with the model in training mode"
+                )
+            more = {"layer_tokens": processed.layer_tokens}
+            more |= {"flops": whole("flops", cost(processed), low=0)} if cost is not None else {}
+            given, counts = given | more, counts | more
+        self._given.update(given)
+        self._own = added(self._own, counts | {"steps": 1, "wall_ns": self._lap()})
         if not self._shared():
             self._read, self._own = added(self._read, self._own), none()
 
     def read(self) -> dict[str, int | float]:
         """The counts over all ranks, and the seconds. Every rank must call it: it is one reduction.
 
-        Raises ValueError, on every rank, if they have not ticked as many steps.
+        Raises ValueError, on every rank, if they have not ticked as many steps, or if the process group is
+        gone before it was called.
         """
+        if self._own["steps"] and not self._shared():
+            raise ValueError(
+                f"{self._own['steps']} steps were ticked on several ranks, and the process group is gone; "
+                "call clock.read() on every rank before destroy_process_group"
+            )
         self._read, self._own = added(self._read, over_ranks(self._own, self._group)), none()
         return self.counts()
 
@@ -155,28 +168,30 @@ class Clock:
         if axis not in AXES:
             raise ValueError(f"on is {axis!r}; expected one of {', '.join(AXES)}")
         count = self._count(axis)
-        if count == 0 and self.steps:
+        if count == 0 and self.steps and axis not in self._given:
             raise ValueError(
-                f"no {axis} were counted in {self.steps} steps, so nothing can be paced by them; give "
-                f"{_SOURCES.get(axis, f'{axis}=')} to tick"
+                f"no {axis} were counted in {self.steps} steps, so nothing can be paced or ended by them; "
+                f"give {_SOURCES.get(axis, f'{axis}=')} to tick"
             )
         return count
 
     def reached(self, **limits: float) -> bool:
         """Whether any of the limits is reached: `clock.reached(tokens=300_000_000_000, seconds=3600)`.
 
-        Raises ValueError for a limit that is not on a clock, or none at all.
+        Raises ValueError for a limit that is not on a clock, none at all, or one that nobody counts.
         """
         known = (*AXES, "seconds")
         if not limits or not set(limits) <= set(known):
             raise ValueError(f"the limits are {limits}; expected at least one of {', '.join(known)}")
         limits = {name: real(name, limit, low=0) for name, limit in limits.items()}
-        return any(getattr(self, name) >= limit for name, limit in limits.items())
+        now = {name: self.seconds if name == "seconds" else self.at(name) for name in limits}
+        return any(now[name] >= limit for name, limit in limits.items())
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """In its block, as of an evaluation, no wall time counts."""
-        self._run_on()
+        (self._own if self._shared() else self._read)["wall_ns"] += self._lap()
+        self._since = None
         try:
             yield
         finally:
@@ -184,25 +199,24 @@ class Clock:
 
     def state_dict(self) -> dict[str, int]:
         """The counts over all ranks, as plain integers: read them first, then any rank's will do."""
-        return {axis: self._count(axis) for axis in AXES} | {"wall_ns": self._wall_ns}
+        return {name: self._count(name) for name in COUNTED}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`, on any number of ranks. Raises ValueError, changing nothing, if it is none."""
-        if not isinstance(state, Mapping) or set(state) != set(_STATE):
+        if not isinstance(state, Mapping) or set(state) != set(COUNTED):
             found = list(state) if isinstance(state, Mapping) else state
-            raise ValueError(f"a clock's state has the keys {list(_STATE)}; got {found}")
-        counts = {name: whole(name, state[name], low=0) for name in _STATE}
-        self._wall_ns, self._since = counts.pop("wall_ns"), self._timer()
-        self._read, self._own = counts, none()
+            raise ValueError(f"a clock's state has the keys {list(COUNTED)}; got {found}")
+        self._read = {name: whole(name, state[name], low=0) for name in COUNTED}
+        self._own, self._since = none(), self._timer()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Clock):
             return NotImplemented
-        return (self._read, self._own) == (other._read, other._own)
+        return all(self._read[a] + self._own[a] == other._read[a] + other._own[a] for a in AXES)
 
     def __repr__(self) -> str:
         counted = added(self._read, self._own)
-        told = [f"{name}={count}" for name, count in counted.items() if count]
+        told = [f"{axis}={counted[axis]}" for axis in AXES if counted[axis]]
         return f"Clock({', '.join(told)})"
 
     def _count(self, axis: str) -> int:
@@ -211,11 +225,14 @@ class Clock:
                 f"{self._own['steps']} steps were ticked since the clock was read, so {axis} are not known "
                 "over all ranks; call clock.read() on every rank first"
             )
-        return self._read[axis] + self._own[axis]
+        return self._read[axis] + (self._own[axis] if axis == "steps" else 0)
 
-    def _run_on(self) -> None:
-        now = self._timer()
-        self._wall_ns, self._since = self._wall_ns + now - self._since, now
+    def _lap(self) -> int:
+        """The nanoseconds since the last one; none in a pause."""
+        if self._since is None:
+            return 0
+        before, self._since = self._since, self._timer()
+        return self._since - before
 
     def _shared(self) -> bool:
         ready = distributed.is_available() and distributed.is_initialized()

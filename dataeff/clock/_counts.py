@@ -10,6 +10,8 @@ from torch import distributed
 AXES = ("steps", "samples", "tokens", "loss_tokens", "layer_tokens", "flops")
 """What a pace, a learning rate or the end of a run may be counted by."""
 
+COUNTED = (*AXES, "wall_ns")
+
 Counts = dict[str, int]
 
 _LIMBS, _BITS = 6, 32  # 192 bits: a count is never near them
@@ -47,7 +49,7 @@ class Meter(Protocol):
     """
 
     def processed(self) -> Processed:
-        """What was processed since the last call."""
+        """What was processed in this step and not told yet."""
 
 
 def none() -> Counts:
@@ -57,7 +59,7 @@ def none() -> Counts:
         >>> sum(none().values())
         0
     """
-    return dict.fromkeys(AXES, 0)
+    return dict.fromkeys(COUNTED, 0)
 
 
 def added(counts: Mapping[str, int], more: Mapping[str, int]) -> Counts:
@@ -67,11 +69,11 @@ def added(counts: Mapping[str, int], more: Mapping[str, int]) -> Counts:
         >>> added(none(), none() | {"steps": 1})["steps"]
         1
     """
-    return {axis: counts[axis] + more[axis] for axis in AXES}
+    return {axis: counts[axis] + more[axis] for axis in COUNTED}
 
 
 def over_ranks(counts: Counts, group: Any = None) -> Counts:
-    """The sum of every process's counts, exact at any size; steps, which are common to all, only once.
+    """The sum of every process's counts, exact at any size; of steps and wall time the mean.
 
     Every process of the group must call it. One reduction, of whole numbers. Raises ValueError on each of
     them if they do not have as many steps.
@@ -82,16 +84,17 @@ def over_ranks(counts: Counts, group: Any = None) -> Counts:
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return counts
+    told = {**counts, "squares": counts["steps"] ** 2}  # tells all ranks whether their steps differ
     device = "cuda" if "nccl" in distributed.get_backend(group) else "cpu"
-    limbs = [[count >> (_BITS * i) & (2**_BITS - 1) for i in range(_LIMBS)] for count in counts.values()]
+    limbs = [[count >> (_BITS * i) & (2**_BITS - 1) for i in range(_LIMBS)] for count in told.values()]
     table = torch.tensor(limbs, dtype=torch.int64, device=device)  # (axes, limbs)
     distributed.all_reduce(table, group=group)
     sums = [sum(limb << (_BITS * i) for i, limb in enumerate(row)) for row in table.tolist()]
-    total = dict(zip(counts, sums, strict=True))
+    total = dict(zip(told, sums, strict=True))
     world = distributed.get_world_size(group)
-    if total["steps"] != world * counts["steps"]:
+    if world * total.pop("squares") != total["steps"] ** 2:
         raise ValueError(
             f"{world} ranks ticked {total['steps']} steps in all since the clock was read, this one "
             f"{counts['steps']}; expected as many on each: a rank without samples ticks with 0 of them"
         )
-    return total | {"steps": counts["steps"]}
+    return total | {name: total[name] // world for name in ("steps", "wall_ns")}

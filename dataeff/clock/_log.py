@@ -1,9 +1,11 @@
 """A log of a run: what it had consumed, and what it had reached, from time to time."""
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ import attrs
 
 from dataeff import _files
 from dataeff.clock._clock import Clock
-from dataeff.clock._counts import AXES
 
 _SUFFIXES = (".jsonl", ".csv")
+_TAIL = 2**16  # bytes
 
 
 def _as_path(path: Any) -> Path:
@@ -49,16 +51,23 @@ class Log:
     def write(self, clock: Clock, **values: Any) -> None:
         """Append a moment: the clock's counts and `values`, which are numbers or lists of them.
 
-        Raises ValueError for a value that is neither, or called as a count, or no column of a CSV file.
+        Raises ValueError for a value that is neither, or called as a count, or no column of a CSV file, and
+        where the log has gone further than the clock: a run that begins again, or is resumed, rewinds first.
+        A write that fails, as on a full disk, leaves the log as it was.
         """
         counts = clock.counts()
         if taken := sorted(set(values) & set(counts)):
             raise ValueError(f"the value {taken[0]!r} is called as a count of the clock; rename it")
         moment = counts | {name: _plain(name, value) for name, value in values.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            columns = self._columns(moment) if self.path.suffix == ".csv" and file.tell() else None
-            file.write(_text(self.path.suffix, [moment], columns))
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            last = _last_line(descriptor)
+            self._check_order(last, clock.steps)
+            columns = self._columns(moment) if last and self.path.suffix == ".csv" else None
+            _append(descriptor, _text(self.path.suffix, [moment], columns).encode())
+        finally:
+            os.close(descriptor)
 
     def rewind(self, clock: Clock) -> None:
         """Forget moments after the clock's step, which a run that was resumed there goes through again.
@@ -69,6 +78,15 @@ class Log:
             kept = [moment for moment in _moments(self.path) if moment["steps"] <= clock.steps]
             content = _text(self.path.suffix, kept).encode()
             _files.write(self.path, lambda file: _files.put(file, content))
+
+    def _check_order(self, last: str, steps: int) -> None:
+        first, _, _ = last.partition(",")  # steps come first, in JSON and in CSV
+        told = first.rpartition(":")[2].strip()
+        if told.isdecimal() and int(told) > steps:
+            raise ValueError(
+                f"{self.path} goes on to step {told}, and the clock is at {steps}; call log.rewind(clock) "
+                "first, also where a run begins anew, or use another file"
+            )
 
     def _columns(self, moment: Mapping[str, Any]) -> list[str]:
         with self.path.open(encoding="utf-8", newline="") as file:
@@ -99,12 +117,39 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     return [moments[step] for step in sorted(moments)]
 
 
+def _last_line(descriptor: int) -> str:
+    """The last line of a file, after what a kill cut off was taken away; "" of an empty one."""
+    size = os.fstat(descriptor).st_size
+    tail, start = b"", size
+    while start > 0 and tail.count(b"\n") < 2:
+        start = max(0, start - _TAIL)
+        tail = os.pread(descriptor, size - start, start)
+    whole = tail[: tail.rfind(b"\n") + 1]
+    if len(whole) < len(tail):
+        os.ftruncate(descriptor, start + len(whole))
+    return whole[whole.rfind(b"\n", 0, -1) + 1 : -1].decode(errors="replace")
+
+
+def _append(descriptor: int, content: bytes) -> None:
+    """Append all of it in one call, or nothing."""
+    size = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
+
+
 def _moments(path: Path) -> list[dict[str, Any]]:
     content = path.read_text(encoding="utf-8")
     content = content[: content.rfind("\n") + 1]
     if path.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(content, newline=""))
-        return [_moment(path, rows.line_num, _row(row)) for row in rows]
+        try:
+            return [_moment(path, rows.line_num, _row(row)) for row in rows]
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num + 1}, does not parse: {error}") from None
     lines = enumerate(content.splitlines(), start=1)
     return [_moment(path, number, line) for number, line in lines if line.strip()]
 
@@ -116,13 +161,21 @@ def _moment(path: Path, number: int, line: str) -> dict[str, Any]:
         raise ValueError(f"{path}, line {number}, does not parse: {error}") from None
     if not isinstance(moment, dict) or not isinstance(moment.get("steps"), int):
         raise ValueError(f"{path}, line {number}, is no moment of a log: it has no whole number of steps")
-    return {name: math.nan if value is None else value for name, value in moment.items()}
+    return {name: _with_nan(value) for name, value in moment.items()}
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_nan(entry) for entry in value]
+    return math.nan if value is None else value
 
 
 def _plain(name: str, value: Any) -> Any:
     listed = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(listed, list | tuple):
         return [_plain(name, entry) for entry in listed]
+    if listed is None:
+        return math.nan
     if isinstance(listed, bool) or not isinstance(listed, int | float):
         raise ValueError(f"the value {name!r} is {value!r}; expected a number, or a list of numbers")
     return listed
@@ -130,12 +183,14 @@ def _plain(name: str, value: Any) -> Any:
 
 def _text(suffix: str, moments: list[dict[str, Any]], columns: list[str] | None = None) -> str:
     """Moments as lines; those of CSV with a heading, unless its columns are given."""
+    if not moments:
+        return ""
     told = [{name: json.dumps(_finite(value)) for name, value in moment.items()} for moment in moments]
     if suffix == ".jsonl":
         pairs = ([f"{json.dumps(name)}: {value}" for name, value in moment.items()] for moment in told)
         return "".join(f"{{{', '.join(pair)}}}\n" for pair in pairs)
     file = io.StringIO()
-    all_columns = columns or list(dict.fromkeys(name for moment in told for name in moment)) or list(AXES)
+    all_columns = columns or list(dict.fromkeys(name for moment in told for name in moment))
     writer = csv.DictWriter(file, all_columns, lineterminator="\n")
     if columns is None:
         writer.writeheader()
@@ -146,7 +201,7 @@ def _text(suffix: str, moments: list[dict[str, Any]], columns: list[str] | None 
 def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(entry) for entry in value]
-    return value if math.isfinite(value) else None
+    return value if isinstance(value, int) or math.isfinite(value) else None
 
 
 def _row(row: Mapping[Any, Any]) -> str:

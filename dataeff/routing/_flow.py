@@ -10,6 +10,7 @@ from torch import nn
 from dataeff.routers import Chosen
 from dataeff.routing import _probe
 from dataeff.routing._adapters import Kept, arguments, heads, is_packed, padding, travel, without_cache
+from dataeff.routing._meter import whole_input
 from dataeff.routing._outputs import hidden_of, with_hidden
 from dataeff.routing._passes import Pass, Passes, in_backward
 from dataeff.routing._residual import merge
@@ -90,8 +91,9 @@ class Flow:
         if not (model.training or self.evaluates):
             return None
         if model.training:
-            if first is not None and first.dim() > 1:
-                self.route._meter.add("", first)
+            whole = whole_input(args, kwargs)
+            if whole is not None:
+                self.route._meter.add("", whole)
             device = self.route._now.device if first is None else first.device
             self.route._now = self.route._now.to(device) + torch.tensor((0, 1), device=device)
         if "tokens" in self._wants:

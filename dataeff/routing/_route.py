@@ -11,7 +11,7 @@ from torch import nn
 
 from dataeff._check import whole
 from dataeff.clock import Clock, Processed
-from dataeff.pacing import amounts, as_pace, constant
+from dataeff.pacing import amounts, as_pace, axis, constant
 from dataeff.routing._meter import Meter
 
 Tensor = torch.Tensor
@@ -86,11 +86,14 @@ class Route:
 
     @step.setter
     def step(self, step: int) -> None:
-        if whole("step", step, low=0) != self._step:
+        step = whole("step", step, low=0)
+        if step == self._step and self.clock is None:
+            return
+        self._asked = self._amount(step if self.clock is None else self.clock)
+        if step != self._step:
             self._meter.clear()
-            self._asked = self._amount(step if self.clock is None else self.clock)
-            self._step = whole("step", step, low=0)
-            self._now = torch.tensor([self._step, -1])
+            self._step = step
+            self._now = torch.tensor([step, -1])
 
     def keep_at(self, seq: int, step: int | Clock | None = None) -> int:
         """How many of `seq` tokens enter a routed layer: what the pace says at `step` (now), or all."""
@@ -188,6 +191,11 @@ class Route:
         return self.__dict__ | fresh | {"clock": None}
 
     def _amount(self, step: int | Clock) -> int:
+        if axis(self.keep) != "steps" and not isinstance(step, Clock):
+            raise ValueError(
+                f"keep is paced by {axis(self.keep)}, and there is no clock to read: set route.clock, or ask "
+                "keep_at with one"
+            )
         return _as_count(self.keep(step), f"at step {step}")
 
     def _keep_now(self) -> int:
