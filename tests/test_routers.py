@@ -155,6 +155,22 @@ def test_a_mixture_of_depths_is_the_same_model_in_evaluation_and_in_copies(x):
     assert torch.equal(other(x), out)
 
 
+class Inner(nn.Module):
+    """A layer whose first vector, and whose first norm inside, are those of attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.Sequential(nn.Linear(16, 48), nn.LayerNorm(8))
+        self.norm = nn.LayerNorm(16)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.TransformerEncoderLayer(16, 2, 24), Inner(), nn.Sequential(nn.Sequential(nn.RMSNorm(16)))]
+)
+def test_a_gate_is_as_wide_as_what_the_layer_s_norm_takes(layer):
+    assert routers.mixture_of_depths().gate(layer).in_features == 16
+
+
 def test_a_layer_of_unknown_width_asks_for_it():
     model = nn.Sequential(*[nn.Linear(4, 4, bias=False) for _ in range(3)])
     with pytest.raises(

@@ -1,5 +1,6 @@
 """Tokens chosen by a learned score."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import attrs
@@ -26,8 +27,8 @@ class mixture_of_depths:
     Source: Mixture-of-Depths, arXiv 2404.02258.
 
     Args:
-        width: C, of the hidden states; by default that of the layer's first parameter with one axis, as its
-            norm has.
+        width: C, of the hidden states; by default that of the layer's norm, or of its first parameter with
+            one axis.
 
     Examples:
         >>> router, hidden = mixture_of_depths(width=4), torch.randn(2, 8, 4)
@@ -48,8 +49,7 @@ class mixture_of_depths:
     def gate(self, layer: nn.Module) -> nn.Module:
         """The module that scores the tokens of a layer, (..., C) -> (..., 1)."""
         like = next(layer.parameters(), torch.empty(0))
-        vectors = (parameter.shape[0] for parameter in layer.parameters() if parameter.dim() == 1)
-        width = self.width or next(vectors, None)
+        width = self.width or next(_widths(layer), None)
         if width is None:
             raise ValueError(
                 f"the width of a {type(layer).__name__} is not known; name it: mixture_of_depths(width=...)"
@@ -70,6 +70,15 @@ class mixture_of_depths:
         scores = gate(hidden).squeeze(-1)
         ids = top_tokens(scores.detach(), keep, valid=valid)
         return Chosen(ids, weights=scores.gather(1, ids))
+
+
+def _widths(layer: nn.Module) -> Iterator[int]:
+    """Guesses at the width of hidden states: of a layer's own norms, of those inside, of any vector."""
+    for module in [*layer.children(), *layer.modules()]:
+        weight = getattr(module, "weight", None)
+        if "norm" in type(module).__name__.lower() and isinstance(weight, torch.Tensor) and weight.dim() == 1:
+            yield weight.shape[0]
+    yield from (parameter.shape[0] for parameter in layer.parameters() if parameter.dim() == 1)
 
 
 def top_tokens(scores: torch.Tensor, keep: int, *, valid: torch.Tensor | None = None) -> torch.Tensor:
