@@ -1,5 +1,6 @@
 """What layers processed, against hooks of the tests' own; and what it cost, against torch's counter."""
 
+import pickle
 import random
 
 import pytest
@@ -58,12 +59,18 @@ def counted(model, run, steps, **options):
     """What a route says it processed, and what the hooks do."""
     route = attach(model, seed=7, **options)
     count = Count(named_blocks(model), route.batch_first)
+    rows, tokens, layers = 0, 0, {}
     for step in range(steps):
         route.step = step
         run(step)
+        done = route.processed()
+        rows, tokens = rows + done.rows, tokens + done.tokens
+        for name, more in done.layers.items():
+            before = layers.get(name, (0, 0))
+            layers[name] = before[0] + more[0], before[1] + more[1]
     route.remove()
     count.remove()
-    return route.processed(), count.layers
+    return Processed(rows, tokens, layers), count.layers
 
 
 @pytest.mark.parametrize("router", ["random_ltd", "span", "patch_dropout", "tome", "mixture_of_depths"])
@@ -94,6 +101,22 @@ def test_micro_batches_of_any_shape_add_up_and_counting_begins_anew_when_taken()
     assert route.processed().layer_tokens == 0
     gpt.eval()(IDS)
     assert route.processed() == Processed(0, 0, dict.fromkeys(done.layers, (0, 0)))
+
+
+def test_a_model_s_own_tokens_are_those_of_its_ids_wherever_they_are_given():
+    class Batched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gpt = made()
+
+        def forward(self, mask, batch):
+            return self.gpt(batch["ids"])
+
+    model = Batched()
+    route = attach(model, keep=4, seed=7)
+    model(torch.ones(4, 1, 16, 16), {"labels": torch.ones(4), "ids": IDS})
+    done = route.processed()
+    assert (done.rows, done.tokens) == (4, 64)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -169,6 +192,23 @@ def test_compiled_models_count_and_are_not_compiled_more_often(way):
     assert 1 <= counter.frame_count <= 8 + (2 if way == "dynamic" else 1)  # as without counting
 
 
+@pytest.mark.gpu
+def test_a_model_that_is_compiled_for_a_device_counts_there():
+    torch.compiler.reset()
+    gpt, ids = made().cuda(), IDS.cuda()
+
+    def run_with(call):
+        clock, route = Clock(), attach(gpt, keep=pacing.linear(4, 16, steps=3, multiple=4), seed=7)
+        for step in range(4):
+            route.step = step
+            call(ids).sum().backward()
+            clock.tick(samples=4, tokens=64, route=route)
+        route.remove()
+        return clock.layer_tokens
+
+    assert run_with(torch.compile(gpt, fullgraph=True)) == run_with(gpt)
+
+
 def test_a_chain_of_what_compiled_code_saw_is_gone_at_the_next_step():
     torch.compiler.reset()
     gpt = made(layers=3)
@@ -179,8 +219,21 @@ def test_a_chain_of_what_compiled_code_saw_is_gone_at_the_next_step():
         assert route._meter._last.before is None
         run(IDS)
         assert route._meter._last.before is not None
-    assert route.processed().layers["blocks.1"] == (5 * 16, 5 * 64)
+    assert route.processed().layers["blocks.1"] == (16, 64)
     torch.compiler.reset()
+
+
+def test_passes_before_a_step_is_set_are_not_counted_into_it():
+    gpt, clock = made(), Clock()
+    route = attach(gpt, keep=4, seed=7)
+    gpt(IDS)
+    route.step = 0
+    gpt(IDS[:1])
+    clock.tick(samples=1, tokens=16, route=route)
+    assert clock.layer_tokens == 2 * 16 + 4 * 4
+    with pytest.raises(ValueError, match="the route processed nothing in this step: tick after the forward"):
+        clock.tick(samples=1, tokens=16, route=route)
+    assert clock.steps == 1
 
 
 def test_warmup_counts_nothing():
@@ -207,6 +260,15 @@ def test_a_pace_on_tokens_is_read_from_the_clock_when_the_step_is_set():
         clock.tick(samples=4, tokens=64, route=route)
         kept.append(len(route.kept()["blocks.1"][0]))
     assert kept == [4, 4, 4, 4, 4, 8, 8, 8, 8, 8, 12, 12]
+    assert route.keep_at(16, Clock(tokens=320)) == 8
+    with pytest.raises(ValueError, match="keep is paced by tokens, and there is no clock to read: set route"):
+        route.keep_at(16, 320)
+    twin = pickle.loads(pickle.dumps(route))  # noqa: S301
+    with pytest.raises(ValueError, match="there is no clock to read: set route.clock"):
+        twin.step = 900
+    twin.clock = Clock(tokens=640)
+    twin.step = 900
+    assert twin.keep_at(16) == 12
     with pytest.raises(ValueError, match=r"keep is paced by tokens, and there is no clock.*attach\(.*clock="):
         attach(made(), keep=pacing.linear(4, 12, steps=640, on="tokens"), seed=7)
 
@@ -304,6 +366,174 @@ def test_measuring_with_a_route_on_counts_all_tokens():
     assert flops.measured(gpt, IDS[:1]) == plain
 
 
+def test_measuring_leaves_gradients_modes_and_the_global_state_alone():
+    gpt = made()
+    gpt(IDS).square().sum().backward()
+    grads = [weight.grad for weight in gpt.parameters()]
+    before, state = [grad.clone() for grad in grads], torch.random.get_rng_state()
+    with torch.no_grad():
+        flops.measured(gpt, IDS[:1])
+    assert all(weight.grad is grad for weight, grad in zip(gpt.parameters(), grads, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(before, grads, strict=True))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert not any("forward" in vars(module) for module in gpt.modules())
+
+
+def test_inputs_with_a_gradient_keep_theirs():
+    x = torch.randn(1, 8, 32, requires_grad=True)
+    cost = flops.measured(MODELS["encoder"][0]()[1], x)
+    assert x.grad is None
+    assert cost.layers["layers.0"] == flops.transformer(width=32, feedforward=64).layers["*"]
+
+
+TWO_STACKS = {
+    "t5": lambda: transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=61, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0
+        )
+    ),
+    "bart": lambda: transformers.BartForConditionalGeneration(
+        transformers.BartConfig(
+            vocab_size=61,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            max_position_embeddings=64,
+            forced_eos_token_id=None,
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("lengths", [(16, 16), (16, 8), (9, 14)])
+@pytest.mark.parametrize("name", TWO_STACKS)
+def test_an_encoder_and_a_decoder_cost_what_each_of_their_blocks_does(name, lengths):
+    torch.manual_seed(0)
+    model = TWO_STACKS[name]().eval()
+    ids = {
+        of: torch.randint(3, 61, (1, length))
+        for of, length in zip(("input_ids", "decoder_input_ids"), lengths, strict=True)
+    }
+    cost = flops.measured(model, **ids)
+    seen = {
+        block: (length, length**2)
+        for block in named_blocks(model)
+        for length in [lengths["decoder" in block]]
+    }
+    total = counter_of(lambda: model(**ids).logits.square().sum().backward())
+    assert cost(Processed(1, lengths[0], seen)) == pytest.approx(total, rel=0.005)
+
+    width, inner, (source, target) = 32, 64, lengths
+    head = 6 * width * 61 * target
+    encoder = 6 * (4 * width**2 + 2 * width * inner) * source + 12 * width * source**2
+    decoder = 6 * (6 * width**2 + 2 * width * inner) * target + 12 * width * target * (source + target)
+    decoder += 6 * 2 * width**2 * source  # keys and values of the encoder's tokens
+    assert total == pytest.approx(2 * encoder + 2 * decoder + head, rel=0.005)
+    if source == target:
+        assert cost.token == pytest.approx(6 * width * 61, rel=0.005)
+        assert [
+            sum(a * b for a, b in zip(cost.layers[block], seen[block], strict=True)) for block in seen
+        ] == [pytest.approx(of, rel=0.005) for of in (encoder, encoder, decoder, decoder)]
+
+
+def test_frozen_blocks_cost_their_forward_pass():
+    torch.manual_seed(0)
+    encoder = MODELS["encoder"][0]()
+    encoder[0].requires_grad_(False)
+    encoder[1].layers[:2].requires_grad_(False)
+    cost = flops.measured(encoder, torch.randint(61, (1, 16)))
+    weights, pairs = flops.transformer(width=32, feedforward=64).layers["*"]
+    for frozen in ("1.layers.0", "1.layers.1"):
+        assert cost.layers[frozen] == (weights // 3, pairs // 3)
+    assert cost.layers["1.layers.3"] == (weights, pairs)
+    first = cost.layers["1.layers.2"]  # takes no gradient of its input
+    assert weights * 2 / 3 < first[0] < weights
+    assert first[1] == pairs
+
+
+def in_gloo(model):
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    return nn.parallel.DistributedDataParallel(model)
+
+
+@pytest.mark.parametrize("around", [in_gloo, lambda model: torch.compile(model, backend="eager")])
+def test_names_are_those_of_the_model_inside(around):
+    gpt = made()
+    plain = flops.measured(gpt, IDS[:1])
+    try:
+        whole = around(gpt)
+        inside = "module" if around is in_gloo else "_orig_mod"
+        assert flops.measured(whole, IDS[:1]) == plain
+        named = flops.measured(whole, IDS[:1], layers=[f"{inside}.blocks.0", "blocks.1"])
+        assert list(named.layers) == [f"{inside}.blocks.0", "blocks.1"]
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def test_compiled_blocks_are_measured_as_plain_ones():
+    torch.compiler.reset()
+    gpt = made(layers=3)
+    plain = flops.measured(gpt, IDS[:1])
+    for block in gpt.blocks:
+        block.compile(backend="eager")
+    gpt(IDS)
+    assert flops.measured(gpt, IDS[:1]) == plain
+    torch.compiler.reset()
+
+
+class Always(nn.Module):
+    """Checkpoints its blocks in evaluation mode, too."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        self.gpt, self.reentrant = MODELS["encoder"][0](), reentrant
+
+    def forward(self, ids):
+        x = self.gpt[0](ids)
+        for block in self.gpt[1].layers:
+            x = checkpoint(block, x, use_reentrant=self.reentrant)
+        return x
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_model_that_is_checkpointed_in_evaluation_too_is_refused(reentrant):
+    layer = "a layer" if reentrant else "layer 'gpt.1.layers.3'"
+    with pytest.raises(ValueError, match=f"{layer} is checkpointed; measure with checkpointing off"):
+        flops.measured(Always(reentrant), IDS[:1])
+
+
+class Fixed(nn.Module):
+    """Positions for one length alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.gpt, self.places = MODELS["encoder"][0](), nn.Parameter(torch.zeros(16, 32))
+        self.head = nn.Linear(32, 61)
+
+    def forward(self, ids):
+        return self.head(self.gpt[1](self.gpt[0](ids) + self.places))
+
+
+def test_what_cannot_be_cut_costs_a_row():
+    cost = flops.measured(Fixed(), IDS[:1])
+    assert (cost.token, cost.row) == (0, 6 * 32 * 61 * 16)
+
+
+def test_attention_outside_of_the_layers_costs_a_token_at_the_measured_length():
+    gpt, seen = made(), {"blocks.0": (16, 256)}
+    whole = flops.measured(gpt, IDS[:1])
+    one = flops.measured(gpt, IDS[:1], layers=["blocks.0"])
+    assert one.row < 16
+    everything = dict.fromkeys(whole.layers, (16, 256))
+    assert one(Processed(1, 16, seen)) == whole(Processed(1, 16, everything))
+
+
 def test_what_cannot_be_costed_is_refused():
     gpt = made()
     with pytest.raises(ValueError, match="'blocks.9' is no module of the GPT"):
@@ -315,8 +545,37 @@ def test_what_cannot_be_costed_is_refused():
     with pytest.raises(ValueError, match="heads is 3 and width 32; expected a divisor, or head_width"):
         flops.transformer(width=32, heads=3)
     gpt.requires_grad_(False)
-    with pytest.raises(ValueError, match="no output of the GPT has a gradient"):
+    with pytest.raises(ValueError, match="no output of the GPT has a gradient; let some of its parameters"):
         flops.measured(gpt, IDS[:1])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "layers", "words"),
+    [
+        ((3,), None, r"tensors of the shapes \[\]; expected what the GPT is called with, one row of tokens"),
+        (
+            (IDS[0],),
+            None,
+            r"tensors of the shapes \[\(16,\)\]; expected .* \(B, S\): .*, of one row ids\[None\]",
+        ),
+        ((IDS[:0],), None, r"tensors of the shapes \[\(0, 16\)\]; expected what"),
+        (
+            (IDS[:1],),
+            "blocks.0",
+            r"layers is 'blocks.0'; expected a list of names: write layers=\['blocks.0'\]",
+        ),
+        ((IDS[:1],), ["blocks", "blocks.0"], "layer 'blocks.0' is in layer 'blocks'; leave one of them out"),
+        ((IDS[:1],), ["blocks"], "layer 'blocks' was given no tokens; expected inputs that"),
+    ],
+)
+def test_what_is_no_input_and_no_layer_is_refused(inputs, layers, words):
+    with pytest.raises(ValueError, match=words):
+        flops.measured(made(), *inputs, layers=layers)
+
+
+def test_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference mode is on; measure outside of"):
+        flops.measured(made(), IDS[:1])
 
 
 def configuration(draw):
