@@ -328,6 +328,19 @@ def test_a_log_of_another_run_is_rewound_first(tmp_path, suffix):
     assert math.isnan(moment["other"])
 
 
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [("jsonl", '{"steps": 1, "loss": 2}\n{"steps": 2, "loss": 3}'), ("csv", "steps,loss\n1,2\n2,3")],
+)
+def test_a_last_line_that_only_lacks_its_end_is_a_line(tmp_path, suffix, text):
+    log = Log(tmp_path / f"a.{suffix}")
+    log.path.write_text(text)
+    assert [moment["loss"] for moment in read_log(log.path)] == [2, 3]
+    if suffix == "jsonl":
+        log.write(Clock(steps=3), loss=4)
+        assert [moment["loss"] for moment in read_log(log.path)] == [2, 3, 4]
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_what_a_kill_or_a_full_disk_cut_off_does_no_harm(tmp_path, suffix, monkeypatch):
     log, clock = Log(tmp_path / f"a.{suffix}"), Clock()

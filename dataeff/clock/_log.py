@@ -62,7 +62,7 @@ class Log:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            last = _last_line(descriptor)
+            last = _last_line(descriptor, self.path)
             self._check_order(last, clock.steps)
             columns = self._columns(moment) if last and self.path.suffix == ".csv" else None
             _append(descriptor, _text(self.path.suffix, [moment], columns).encode())
@@ -117,17 +117,39 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     return [moments[step] for step in sorted(moments)]
 
 
-def _last_line(descriptor: int) -> str:
+def _last_line(descriptor: int, path: Path) -> str:
     """The last line of a file, after what a kill cut off was taken away; "" of an empty one."""
     size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        whole = _whole_lines(path).encode()
+        os.ftruncate(descriptor, min(len(whole), size))
+        os.write(descriptor, whole[size:])
+        size = len(whole)
     tail, start = b"", size
     while start > 0 and tail.count(b"\n") < 2:
         start = max(0, start - _TAIL)
         tail = os.pread(descriptor, size - start, start)
-    whole = tail[: tail.rfind(b"\n") + 1]
-    if len(whole) < len(tail):
-        os.ftruncate(descriptor, start + len(whole))
-    return whole[whole.rfind(b"\n", 0, -1) + 1 : -1].decode(errors="replace")
+    return tail[tail.rfind(b"\n", 0, -1) + 1 : -1].decode(errors="replace")
+
+
+def _whole_lines(path: Path) -> str:
+    """A file's text without a last line that a kill cut off; one that only lacks its end gets it."""
+    content = path.read_text(encoding="utf-8")
+    lines, end, last = content.rpartition("\n")
+    if path.suffix == ".csv":
+        cells, columns = next(csv.reader([last]), []), next(csv.reader(lines.splitlines()), [])
+        whole = len(cells) == len(columns)
+    else:
+        whole = _parses(last)
+    return content + "\n" if last and whole else lines + end
+
+
+def _parses(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _append(descriptor: int, content: bytes) -> None:
@@ -142,8 +164,7 @@ def _append(descriptor: int, content: bytes) -> None:
 
 
 def _moments(path: Path) -> list[dict[str, Any]]:
-    content = path.read_text(encoding="utf-8")
-    content = content[: content.rfind("\n") + 1]
+    content = _whole_lines(path)
     if path.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(content, newline=""))
         try:

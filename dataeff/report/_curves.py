@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dataeff.report._figure import new_figure
+
 PACES = {"sequence_length": ("sequence length", "tab:purple"), "kept_tokens": ("kept tokens", "tab:red")}
 
 
@@ -28,12 +30,7 @@ def save_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | P
         ...     (Path(folder) / "curves.png").stat().st_size > 1000
         True
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib; install it with: pip install matplotlib") from error
-
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = new_figure(13, 4.2)
     by_compute, by_steps, paces = figure.subplots(1, 3)
     for name, points in curves.items():
         loss = [point["bits_per_byte"] for point in points]

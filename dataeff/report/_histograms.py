@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dataeff.report._figure import new_figure
+
 _BINS = 60
 
 
@@ -30,14 +32,9 @@ def save_histograms(difficulties: Mapping[str, ArrayLike], path: str | Path, *, 
         ...     (Path(folder) / "h.png").stat().st_size > 1000
         True
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib; install it with: pip install matplotlib") from error
-
     columns = min(3, len(difficulties))
     rows = -(-len(difficulties) // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), layout="constrained")
+    figure = new_figure(4.6 * columns, 3.4 * rows)
     panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
     for axes, (name, given) in zip(panels, difficulties.items(), strict=False):
         values = np.asarray(given, np.float64)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dataeff.report._figure import new_figure
 from dataeff.simulation import Simulation
 
 _MOST_SHOWN = 30
@@ -32,15 +33,10 @@ def save_simulation(found: Simulation, path: str | Path, *, title: str) -> None:
         ...     Path(f"{out}/run.png").stat().st_size > 1000
         True
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib; install it with: pip install matplotlib") from error
-
     panels = 2 + len(found.difficulty) + (found.length is not None)
     columns = min(panels, 3) if panels != 4 else 2
     rows = -(-panels // columns)
-    figure = Figure(figsize=(4.8 * columns, 3.3 * rows), layout="constrained")
+    figure = new_figure(4.8 * columns, 3.3 * rows)
     axes = iter(np.ravel(figure.subplots(rows, columns, squeeze=False)))
     _pool(next(axes), found)
     for name in found.difficulty:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dataeff.report._figure import new_figure
 from dataeff.tuning import Probe, Tuned
 
 _STABLE, _UNSTABLE = "tab:blue", "tab:red"
@@ -34,12 +35,7 @@ def save_tuning(tuned: Tuned, path: str | Path, *, title: str) -> None:
         ...     Path(f"{out}/search.png").stat().st_size > 1000
         True
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib; install it with: pip install matplotlib") from error
-
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    figure = new_figure(12, 4.8)
     curves, tried = figure.subplots(1, 2)
     _curves(curves, tuned)
     _tried(tried, tuned)
