@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -144,17 +145,20 @@ class constant(_Schedule):
 class by_clock(LRScheduler):
     """A scheduler of torch whose learning rates follow a clock.
 
-    After each step of training, tick the clock and then call `step`: it reads the clock (on several ranks all
-    of them must call it) and sets every group to its own rate times the schedule.
+    After each step of training, tick the clock and then call `step`: it reads the clock and sets every group
+    to its own rate times the schedule. Making one reads the clock, too: on several ranks all of them must
+    make it and call `step`.
 
     A batch that asks for a scale of its own, as those of `samplers.token_budget` do, gets it by `scale`,
     before the optimizer's step. It holds for that step alone and is applied once, however often it is called.
 
     Args:
-        optimizer: the rate of each of its groups is the peak.
+        optimizer: the rate of each of its groups is the peak. A rate that is a tensor stays that tensor.
         schedule: count -> share of the peak, one of this module or any function.
         clock: what is read.
         on: an axis of the clock: "steps", "samples", "tokens", "loss_tokens", "layer_tokens" or "flops".
+
+    Raises ValueError for groups that are added after it is made, and for a state of another number of them.
 
     Examples:
         >>> import torch
@@ -175,30 +179,39 @@ class by_clock(LRScheduler):
             raise ValueError(f"on is {on!r}; expected one of {', '.join(AXES)}")
         if not callable(schedule) or isinstance(schedule, type):
             raise ValueError(f"schedule is {schedule!r}; expected one, as lr.cosine(total=10**9)")
+        if not isinstance(clock, Clock):
+            raise ValueError(f"clock is {clock!r}; expected the one that training ticks, a dataeff.Clock()")
         self.schedule, self.clock, self.on = schedule, clock, on
         super().__init__(optimizer)
+        self.base_lrs = [float(peak) for peak in self.base_lrs]
 
     def get_lr(self) -> list[float | Any]:
         """The rate of each group now."""
         share = self.schedule(self.clock.at(self.on))
-        return [peak * share for peak in self.base_lrs]
+        return [float(peak) * share for peak in self.base_lrs]
 
     def step(self, epoch: int | None = None) -> None:
         """Read the clock and set the rates. Every rank must call it."""
+        self._check_groups()
         self.clock.read()
         super().step(epoch)
+        self._last_lr = self.get_lr()  # plain numbers also of rates that are tensors, so as a state has them
 
     def scale(self, by: float) -> None:
         """Set the rates to `by` times what they are without it, until the next `step`."""
+        self._check_groups()
         factor = real("by", by, low=0)
         for group, rate in zip(self.optimizer.param_groups, self.get_last_lr(), strict=True):
-            group["lr"] = rate * factor
+            _set(group, float(rate) * factor)
 
     def state_dict(self) -> dict[str, Any]:
-        """The peaks and the number of calls; the clock has its own state."""
-        own = ("schedule", "clock", "on", "optimizer")
-        state = {name: value for name, value in self.__dict__.items() if name not in own}
-        return {name: value for name, value in state.items() if isinstance(value, int | float | list)}
+        """The peaks, the rates and the number of calls, in plain numbers; the clock has its own state."""
+        return {
+            "base_lrs": [float(peak) for peak in self.base_lrs],
+            "last_epoch": self.last_epoch,
+            "_step_count": self._step_count,
+            "_last_lr": [float(rate) for rate in self.get_last_lr()],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state: load the clock's first."""
@@ -206,8 +219,31 @@ class by_clock(LRScheduler):
             raise ValueError(
                 f"the scheduler's state has the keys {sorted(self.state_dict())}; got {sorted(state_dict)}"
             )
+        self._check_groups()
+        there, here = len(state_dict["base_lrs"]), len(self.base_lrs)
+        if there != here:
+            raise ValueError(
+                f"the state is of {there} parameter groups and the optimizer has {here}; expected as many: "
+                "make the optimizer as the one that was saved"
+            )
         super().load_state_dict(state_dict)
         self.scale(1)
+
+    def _check_groups(self) -> None:
+        there, here = len(self.optimizer.param_groups), len(self.base_lrs)
+        if there != here:
+            raise ValueError(
+                f"the optimizer has {there} parameter groups and its scheduler was made with {here}; "
+                "add groups before lr.by_clock, or make a new one"
+            )
+
+
+def _set(group: dict[str, Any], rate: Any) -> None:
+    """Set a group's rate; one that is a tensor stays that tensor, which a compiled step may hold."""
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def scale_peak(lr: float, data_fraction: float) -> float:

@@ -156,6 +156,55 @@ def test_its_state_is_plain_and_loaded_safely(tmp_path):
         scheduler.load_state_dict({"last_epoch": 3})
 
 
+def test_its_state_has_no_private_fields_of_a_release_of_torch():
+    scheduler = lr.by_clock(optimizer(0.5, 0.25), lr.linear(total=10), Clock())
+    assert scheduler.state_dict() == {
+        "base_lrs": [0.5, 0.25],
+        "last_epoch": 0,
+        "_step_count": 1,
+        "_last_lr": [0.5, 0.25],
+    }
+
+
+def test_a_rate_that_is_a_tensor_stays_that_tensor():
+    made, clock = optimizer(torch.tensor(0.1), torch.tensor(0.3)), Clock()
+    tensors = rates(made)
+    scheduler = lr.by_clock(made, lr.linear(total=1000), clock)
+    train(made, clock, scheduler, 500, scale=0.5)
+    scheduler.scale(0.5)
+    scheduler.scale(0.5)
+    assert all(now is first for now, first in zip(rates(made), tensors, strict=True))
+    assert [float(rate) for rate in rates(made)] == pytest.approx([0.025, 0.075])
+    state = scheduler.state_dict()
+    assert all(type(rate) is float for rate in state["base_lrs"] + state["_last_lr"])
+
+    again = optimizer(torch.tensor(0.1), torch.tensor(0.3))
+    tensors = rates(again)
+    resumed = lr.by_clock(again, lr.linear(total=1000), Clock(tokens=500))
+    resumed.load_state_dict(state)
+    assert all(now is first for now, first in zip(rates(again), tensors, strict=True))
+    assert [float(rate) for rate in rates(again)] == pytest.approx([0.05, 0.15])
+    train(made, clock, scheduler, 7)
+    train(again, resumed.clock, resumed, 7)
+    assert rates(again) == rates(made)
+
+
+def test_other_numbers_of_groups_are_refused_with_the_counts():
+    made = optimizer(0.5)
+    scheduler = lr.by_clock(made, lr.linear(total=10), Clock())
+    state = scheduler.state_dict()
+    made.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.1})
+    words = "the optimizer has 2 parameter groups and its scheduler was made with 1; add groups before lr"
+    for call in (scheduler.step, lambda: scheduler.scale(1), lambda: scheduler.load_state_dict(state)):
+        with pytest.raises(ValueError, match=words):
+            call()
+    two = lr.by_clock(optimizer(0.5, 0.1), lr.linear(total=10), Clock())
+    with pytest.raises(
+        ValueError, match="the state is of 1 parameter groups and the optimizer has 2; expected as many: make"
+    ):
+        two.load_state_dict(state)
+
+
 def test_it_is_a_scheduler_of_torch():
     made = optimizer()
     scheduler = lr.by_clock(made, lr.linear(total=10), Clock(), on="steps")
@@ -176,6 +225,10 @@ def test_it_is_a_scheduler_of_torch():
         (lambda: lr.inverse_sqrt(warmup=0), "warmup is 0; expected a whole number of at least 1"),
         (lambda: lr.scale_peak(1e-3, 0), "data_fraction is 0; expected a share above 0"),
         (lambda: lr.by_clock(optimizer(), lr.linear, Clock()), "schedule is .*; expected one, as lr.cosine"),
+        (
+            lambda: lr.by_clock(optimizer(), SCHEDULES[0], None),
+            r"clock is None; expected the one that training ticks, a dataeff.Clock\(\)",
+        ),
         (
             lambda: lr.by_clock(optimizer(), SCHEDULES[0], Clock(), on="epochs"),
             "on is 'epochs'; expected one",

@@ -184,7 +184,8 @@ def test_the_legacy_section_cuts_samples():
     assert found.metrics == {}
     assert told(found, "curriculum_learning:", "step 1")
     off = from_deepspeed({"curriculum_learning": {"enabled": False, "curriculum_type": "seqlen"}})
-    assert (off.length, off.differences) == (None, ())
+    assert off.length is None
+    assert [difference.split()[0] for difference in off.differences] == ["train_batch_size"]
     with pytest.raises(ValueError, match=r"both cut samples to a length"):
         from_deepspeed(published() | {"curriculum_learning": section})
 
@@ -372,6 +373,12 @@ def test_wrapped_checkpoints_load():
         "w": 1,
         "random_ltd_layer_2.w": 2,
     }
+    optimizer = {"state": {0: {"step": 3}}, "param_groups": [{"lr": 0.1}]}
+    checkpoint = unwrapped({"model": wrapped, "optimizer": optimizer, "step": 3})
+    model(3).load_state_dict(checkpoint["model"])
+    assert (checkpoint["optimizer"], checkpoint["step"]) == (optimizer, 3)
+    with pytest.raises(ValueError, match=r"both become 'a\.w'"):
+        unwrapped({"model": {"a.w": 1, "a.random_ltd_layer.w": 2}})
     with pytest.raises(ValueError, match=r"both become 'a\.w'"):
         unwrapped({"a.w": 1, "a.random_ltd_layer.w": 2})
 
@@ -428,7 +435,7 @@ LTD = "data_efficiency.data_routing.random_ltd"
             {},
             "unknown name 'data_eficiency' in the config; did you mean 'data_efficiency'?",
         ),
-        ("train_batch_size", "auto", "train_batch_size is 'auto'; expected a whole number"),
+        ("train_batch_size", "many", "train_batch_size is 'many'; expected a whole number"),
     ],
 )
 def test_an_error_says_where_what_was_expected_and_what_is_near(path, value, message):
@@ -440,6 +447,35 @@ def test_an_error_says_where_what_was_expected_and_what_is_near(path, value, mes
     table[last] = value
     with pytest.raises(ValueError, match=re.escape(message)):
         from_deepspeed(made)
+
+
+def test_what_a_trainer_fills_in_is_missing_and_said():
+    auto = {"train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto"}
+    auto |= {"gradient_accumulation_steps": "auto", "optimizer": {"type": "AdamW", "params": {"lr": "auto"}}}
+    found = from_deepspeed(published() | auto)
+    assert (found.batch_size, found.lr) == (None, {})
+    assert "batch_size" not in found.to_config()["run"]
+    for key in (*list(auto)[:3], "optimizer.params.lr"):
+        assert f"{key}: is 'auto', which a trainer fills in, so it is read as missing" in found.differences
+    assert found.differences[-1] == (
+        "train_batch_size is missing; give batch_size to a sampler and to the table run"
+    )
+
+
+def test_a_config_without_a_batch_size_says_so():
+    made = published()
+    said = "train_batch_size is missing; give batch_size to a sampler and to the table run"
+    assert said not in from_deepspeed(made).differences
+    del made["train_batch_size"]
+    assert from_deepspeed(made).differences[-1] == said
+
+
+def test_the_order_of_hidden_states_is_said_since_the_tables_do_not_hold_it():
+    made = published()
+    said = f"{LTD}.hidden_state_order: the table routing does not hold it; `attach` of what is imported gives"
+    assert any(difference.startswith(said) for difference in from_deepspeed(made).differences)
+    made["data_efficiency"]["data_routing"]["random_ltd"]["hidden_state_order"] = "batch_seq_dim"
+    assert not any("hidden_state_order" in difference for difference in from_deepspeed(made).differences)
 
 
 def test_a_config_of_nothing_of_ours_is_an_error():
@@ -552,6 +588,9 @@ def test_the_command_prints_toml_with_the_differences_as_comments(tmp_path, caps
     assert code == 0
     assert tomllib.loads(out) == from_deepspeed(published()).to_config()
     assert "# Otherwise than in DeepSpeed:\n# - data_efficiency." in out
+    assert out.startswith(
+        "# Before `dataeff plan`, give the table run an end: one of steps, samples, tokens,"
+    )
 
 
 @pytest.mark.parametrize("name", ["run.toml", "run.json"])
@@ -561,7 +600,19 @@ def test_the_command_writes_a_file_and_lists_the_differences(name, tmp_path, cap
     assert code == 0
     assert config.read(tmp_path / name) == from_deepspeed(published()).to_config()
     flat = " ".join(out.split())
+    said = "Before `dataeff plan`, give the table run an end: one of steps, samples, tokens, layer_tokens"
+    assert said in flat
+    assert name == "run.json" or (tmp_path / name).read_text().startswith(f"# {said[:60]}")
     assert all(difference in flat for difference in from_deepspeed(published()).differences)
+
+
+def test_the_command_names_all_that_a_plan_needs(tmp_path, capsys):
+    (tmp_path / "ds.json").write_text(json.dumps(published() | {"train_batch_size": "auto"}))
+    _, out, _ = run("import-config", tmp_path / "ds.json", "--out", tmp_path / "run.toml", capsys=capsys)
+    assert "give the table run batch_size and an end: one of steps" in out
+    tables = config.read(tmp_path / "run.toml")
+    tables["run"] |= {"batch_size": 8, "steps": 10}
+    assert de.Plan.from_config(tables).predict().steps == 10
 
 
 def test_the_command_refuses_in_one_line(tmp_path, capsys):

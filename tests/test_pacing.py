@@ -87,6 +87,36 @@ def test_multiple_the_combinator_is_multiple_the_option():
     )
 
 
+def test_multiple_of_a_pace_that_returns_to_its_start_is_not_flattened():
+    up, down = linear(64, 512, steps=100), linear(512, 64, steps=100)
+    hill, valley = (
+        multiple(join(pair, boundaries=[100]), 8) for pair in itertools.permutations((up, down), 2)
+    )
+    assert [hill(step) for step in (0, 50, 100, 150, 200)] == [64, 288, 512, 288, 64]
+    assert [valley(step) for step in (0, 50, 100, 150, 200)] == [512, 288, 64, 288, 512]
+    assert [hill(step) for step in range(101)] == pacing.table(linear(64, 512, steps=100, multiple=8))
+
+
+@given(amounts=st.lists(st.integers(0, 99), min_size=1, max_size=9), of=st.integers(1, 16))
+def test_multiple_rounds_any_pace_down_within_its_ends_where_it_is_there_itself(amounts, of):
+    pace = multiple(custom(lambda step: amounts[step], steps=len(amounts) - 1), of)
+    given_, low = pacing.table(pace), min(amounts[0], amounts[-1])
+    assert (given_[0], given_[-1]) == (amounts[0], amounts[-1])
+    for rounded, amount in zip(given_, amounts, strict=True):
+        assert isinstance(rounded, int)
+        assert amount - of < rounded <= amount
+        assert rounded % of == 0 or rounded in (amounts[0], amounts[-1])
+        assert rounded >= low or amount < low
+
+
+@given(
+    ends=st.tuples(st.integers(0, 99), st.integers(0, 99)), steps=st.integers(1, 40), of=st.integers(1, 16)
+)
+def test_multiple_is_the_same_of_a_ramp_that_is_not_known_to_be_one(ends, steps, of):
+    ramp = linear(*ends, steps=steps)
+    assert pacing.table(multiple(custom(ramp, steps=steps), of)) == pacing.table(multiple(ramp, of))
+
+
 def test_exponential_grows_by_one_factor():
     amounts = pacing.table(exponential(2, 32, steps=4))
     assert amounts == pytest.approx([2, 4, 8, 16, 32])
@@ -252,6 +282,15 @@ def test_levels_of_a_pace_over_many_tokens_are_found():
     amounts = set(pacing.amounts(levels(ON_TOKENS, k=4)))
     assert len(amounts) == 4
     assert {80, 2048} < amounts
+
+
+def dipping(step):
+    return 8.0 if step % 1024 == 1 else 64.0 + step // 2**20
+
+
+def test_a_dip_between_the_places_that_levels_look_at_is_given_the_lowest_of_them():
+    pace = levels(custom(dipping, steps=2**21, on="tokens"), k=2)
+    assert [pace(step) for step in (0, 1, 2, 2**21)] == [64, 64, 64, 66]
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,14 @@ def test_what_fits_has_no_notes(index):
     assert simulate(sampler(index), length=Length(linear(8, 40, steps=60, multiple=8))).notes == ()
 
 
+def test_a_run_until_the_last_pace_ends_has_no_note_that_it_does_not(index):
+    run = sampler(index, steps=None)
+    assert len(run) == 60
+    assert simulate(run).notes == ()
+    [note] = simulate(sampler(index, steps=59)).notes
+    assert "never reaches its end" in note
+
+
 def test_truncating_packed_samples_is_named(tmp_path):
     index = de.index.from_values({"loss": np.arange(100), "length": np.full(100, 64)}, out=tmp_path)
     [note] = simulate(sampler(index), length=Length(constant(48))).notes
@@ -198,6 +206,47 @@ def test_the_command_prints_writes_and_draws(index, tmp_path, capsys, monkeypatc
     expected = simulate(sampler(index, seed=0, batch_size=12, steps=50), length=Length(20))
     assert told == json.loads(json.dumps(expected.to_json()))
     assert (tmp_path / "simulation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def simulated(tmp_path, monkeypatch, text, *options):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.toml").write_text(text)
+    return cli.main(["simulate", "index", "--config", "run.toml", "--quiet", *options])
+
+
+def test_the_batch_size_and_the_steps_are_those_of_the_table_run(index, tmp_path, monkeypatch, capsys):
+    run = "[run]\nbatch_size = 6\nsteps = 30\nsequence_length = 40\n" + CONFIG
+    assert simulated(tmp_path, monkeypatch, run) == 0
+    assert capsys.readouterr().out.startswith("30 steps of 6 samples, of 100 in the index\n")
+    assert simulated(tmp_path, monkeypatch, run, "--steps", "20", "--batch-size", "5") == 0
+    assert capsys.readouterr().out.startswith("20 steps of 5 samples, of 100 in the index\n")
+    assert simulated(tmp_path, monkeypatch, CONFIG, "--batch-size", "5") == 0
+    assert capsys.readouterr().out.startswith("60 steps of 5 samples, of 100 in the index\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            CONFIG,
+            "no batch size: run.toml has no batch_size in its table run; give --batch-size, samples over",
+        ),
+        ("run = 3\n" + CONFIG, "run is 3; expected a table, as [run]"),
+        ('[run]\nbatch_size = "auto"\n' + CONFIG, "batch_size is 'auto'; expected a whole number"),
+        (
+            CONFIG.replace("[length]", "[lenght]"),
+            "unknown name 'lenght' in the tables of run.toml; did you mean 'length'? Known: 'curriculum', ",
+        ),
+    ],
+)
+def test_the_command_refuses_a_config_by_name(index, tmp_path, monkeypatch, capsys, text, said):
+    assert simulated(tmp_path, monkeypatch, text) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_recipe_s_tables_are_known(index, tmp_path, monkeypatch):
+    others = "".join(f"[{name}]\n" for name in ("model", "routing", "lr", "token_budget"))
+    assert simulated(tmp_path, monkeypatch, CONFIG + others, "--batch-size", "5") == 0
 
 
 @pytest.mark.parametrize(

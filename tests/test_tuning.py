@@ -1,7 +1,9 @@
 """The low-cost search: it finds the edge in few probes, stops at instabilities, and survives any kill."""
 
+import functools
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -284,7 +286,7 @@ def test_a_log_of_another_search_is_refused_by_name(changed, words, tmp_path):
     tune(Edge(), **GRIDS, out=tmp_path)
     before = (tmp_path / "tuning.jsonl").read_bytes()
     with pytest.raises(
-        ValueError, match=f"is of another search: {words}; choose another folder, or delete it"
+        ValueError, match=f"is of another search: {words}; choose another folder .--out., or delete it"
     ):
         tune(Edge(), **GRIDS | changed, out=tmp_path)
     assert (tmp_path / "tuning.jsonl").read_bytes() == before
@@ -310,6 +312,47 @@ def test_a_log_of_another_probe_or_that_is_damaged_is_refused(tmp_path):
     log.write_bytes(b'{"format": 1, "starts": [8]}\n')
     with pytest.raises(ValueError, match="tuning.jsonl is the log of no search: .* missing .*'durations'"):
         tuning.load(tmp_path)
+
+
+def test_a_log_of_another_source_is_refused_and_an_unchanged_one_is_said(script, capsys):
+    arguments = ["tune", script, *OPTIONS]
+    assert cli.main(arguments) == 0
+    assert "of the probes are from" not in capsys.readouterr().out
+    first = json.loads(Path("tuning/tuning.jsonl").read_text().splitlines()[0])
+    assert (first["probe"], first["script"]) == ("probe", "scripts/tuned_script.py")
+    assert first["source"].startswith("sha256:")
+    assert cli.main(arguments) == 0
+    assert re.search(r"log     \d of the probes are from tuning/tuning.jsonl\n", capsys.readouterr().out)
+    log = Path("tuning/tuning.jsonl").read_bytes()
+    Path("scripts/tuned_script.py").write_text(SCRIPT.replace("3.0 if", "2.0 if"))
+    assert cli.main(arguments) == 2
+    assert re.search(
+        r"is of another search: the probe's source, scripts/tuned_script.py, is sha256:\w{8} there and "
+        r"sha256:\w{8} here; choose another folder \(--out\), or delete it",
+        capsys.readouterr().err,
+    )
+    assert Path("tuning/tuning.jsonl").read_bytes() == log
+    assert cli.main([*arguments, "--out", "another"]) == 0
+
+
+def test_a_probe_without_a_file_is_known_by_its_name(tmp_path):
+    names = {"__name__": "notebook"}
+    exec("def probe(config):\n    return [(0, 5.0), (60, 3.0)]\n", names)  # noqa: S102
+    tune(names["probe"], **GRIDS, out=tmp_path)
+    first = json.loads((tmp_path / "tuning.jsonl").read_text().splitlines()[0])
+    assert (first["script"], first["source"]) == ("notebook.probe", "notebook.probe")
+    names["__name__"] = "other"
+    exec("def probe(config):\n    return [(0, 5.0), (60, 3.0)]\n", names)  # noqa: S102
+    with pytest.raises(ValueError, match="source, other.probe, is 'notebook.probe' there and 'other.probe'"):
+        tune(names["probe"], **GRIDS, out=tmp_path)
+
+
+def test_objects_and_partial_functions_are_of_the_file_of_what_they_call():
+    edge = tuning._source.source(Edge())
+    assert edge == tuning._source.source(functools.partial(Edge(), seed=1))
+    assert edge["probe"] == "Edge"
+    assert edge["source"] == tuning._source.source(curve)["source"]
+    assert Path(edge["script"]).name == "test_tuning.py"
 
 
 def test_what_a_probe_raises_is_said_with_its_config_and_the_log_stays(tmp_path):
@@ -400,7 +443,12 @@ def test_a_search_prints_as_a_table_and_the_pace(tmp_path):
 
 def test_a_bar_shows_what_is_done(tmp_path, capsys):
     tune(Edge(), **GRIDS, out=tmp_path, progress=True)
-    assert "7/7" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "7/7" in err
+    assert "recipe, 60 steps" in err
+    assert "duration from 8 over 2,000, 60 steps" in err
+    tune(Edge(), **GRIDS, out=tmp_path, progress=True)
+    assert f"7 finished probes are taken from {tmp_path}/tuning.jsonl\n" in capsys.readouterr().err
 
 
 def test_a_picture_is_drawn_also_of_a_search_that_found_nothing(tmp_path):

@@ -11,8 +11,9 @@ from dataeff import _files, config, migration
 IMPORT = """\
 Read the sections data_efficiency and curriculum_learning of a DeepSpeed config and write what they ask for as
 TOML, for `dataeff simulate` and for Curriculum.from_config. What will go otherwise than in DeepSpeed is
-listed, each point with the path of the key that it is about. A key that is not known is an error: DeepSpeed
-would have passed over it.
+listed, each point with the path of the key that it is about. `dataeff plan` reads the TOML, too, once its
+table run says where the run ends, which a DeepSpeed config does not. A key that is not known is an error:
+DeepSpeed would have passed over it.
 """
 
 IMPORT_EPILOG = """\
@@ -68,14 +69,17 @@ def add(commands: Any) -> None:
 def _import(arguments: argparse.Namespace) -> int:
     found = migration.from_deepspeed(arguments.config)
     tables = found.to_config()
+    text = (
+        _wrapped(_needed(tables), first="# ") + "\n\n" + _commented(found.differences) + config.toml(tables)
+    )
     if arguments.out is None:
-        print(_commented(found.differences) + config.toml(tables), end="")
+        print(text, end="")
         return 0
     if arguments.out.suffix == ".toml":
-        _write(arguments.out, _commented(found.differences) + config.toml(tables))
+        _write(arguments.out, text)
     else:
         config.write(tables, arguments.out)
-    print(f"{arguments.out}: {_told(tables)}")
+    print(f"{arguments.out}: {_told(tables)}\n\n{_wrapped(_needed(tables), first='')}")
     for difference in found.differences:
         print("\n" + _wrapped(difference, first="- "))
     return 0
@@ -106,6 +110,15 @@ def _write(path: Path, text: str) -> None:
 
 def _told(tables: Mapping[str, Any]) -> str:
     return ", ".join(tables)
+
+
+def _needed(tables: Mapping[str, Any]) -> str:
+    """What `dataeff plan` needs beside what a DeepSpeed config says."""
+    missing = [key for key in ("batch_size", "sequence_length") if key not in tables["run"]]
+    return (
+        f"Before `dataeff plan`, give the table run {' and '.join([*missing, 'an end'])}: one of steps, "
+        "samples, tokens, layer_tokens or flops."
+    )
 
 
 def _commented(differences: tuple[str, ...]) -> str:

@@ -1,13 +1,16 @@
 """`dataeff simulate`: a dry run of a curriculum."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dataeff import _files, config, index
+from dataeff import _files, config, index, registry
 from dataeff.curriculum import Curriculum
 from dataeff.samplers import curriculum
 from dataeff.simulation import Length, simulate
+
+_TABLES = ("run", "model", "curriculum", "length", "routing", "lr", "token_budget")
 
 SIMULATE = """\
 Go through every batch that a curriculum would give, without training or loading a sample: how the pool grows,
@@ -17,7 +20,12 @@ does not fit together. Takes about a second for 20,000 batches.
 
 EPILOG = """\
 The configuration is TOML or JSON. Each table [curriculum.<metric>] has `pace`, or `low` and `high` of a
-window; [length] says how samples are cut, if they are, and needs the metric `length` in the index:
+window; [length] says how samples are cut, if they are, and needs the metric `length` in the index. [run] may
+give `batch_size` and `steps`. Tables of `dataeff plan` may stand beside them; others are refused:
+
+  [run]
+  batch_size = 512
+  steps = 20_000
 
   [curriculum.vocab_rarity]
   by = "percentile"
@@ -28,7 +36,7 @@ window; [length] says how samples are cut, if they are, and needs the metric `le
   pace = { name = "linear", start = 80, end = 2048, steps = 10_000, multiple = 8 }
 
 examples:
-  dataeff simulate idx --config run.toml --steps 20_000 --batch-size 512
+  dataeff simulate idx --config run.toml
   dataeff simulate idx --config run.toml --steps 20000 --batch-size 512 --plot run.png --json run.json
 """
 
@@ -45,9 +53,17 @@ def add(commands: Any) -> None:
     parser.add_argument("index", type=Path, metavar="DIR", help="the folder of an index")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML or JSON, as below")
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="of the run (default: until the last pace ends)"
+        "--steps",
+        type=int,
+        metavar="N",
+        help="of the run (default: `steps` of [run], else until the last pace ends)",
     )
-    parser.add_argument("--batch-size", type=int, required=True, metavar="B", help="samples over all ranks")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="B",
+        help="samples over all ranks (default: `batch_size` of [run])",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the sampler (default: %(default)s)")
     parser.add_argument(
         "--plot",
@@ -63,13 +79,13 @@ def add(commands: Any) -> None:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    tables = config.read(arguments.config)
+    tables = _read(arguments.config)
     growing = Curriculum.from_config(tables, index.open(arguments.index))
     sampler = curriculum(
         growing,
-        batch_size=arguments.batch_size,
+        batch_size=_batch_size(arguments, tables),
         seed=arguments.seed,
-        steps=arguments.steps,
+        steps=_run(tables).get("steps") if arguments.steps is None else arguments.steps,
         rank=0,
         world_size=1,
     )
@@ -84,3 +100,27 @@ def _simulate(arguments: argparse.Namespace) -> int:
         report.save_simulation(found, arguments.plot, title=f"{arguments.config} on {arguments.index}")
         print(f"\nThe picture is in {arguments.plot}")
     return 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    tables = config.read(path)
+    if strange := [name for name in tables if name not in _TABLES]:
+        raise ValueError(registry.unknown(strange[0], list(_TABLES), of=f"the tables of {path}"))
+    return tables
+
+
+def _run(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    run = tables.get("run", {})
+    if not isinstance(run, Mapping):
+        raise ValueError(f"run is {run!r}; expected a table, as [run]")
+    return run
+
+
+def _batch_size(arguments: argparse.Namespace, tables: Mapping[str, Any]) -> Any:
+    size = _run(tables).get("batch_size") if arguments.batch_size is None else arguments.batch_size
+    if size is None:
+        raise ValueError(
+            f"no batch size: {arguments.config} has no batch_size in its table run; give --batch-size, "
+            "samples over all ranks"
+        )
+    return size

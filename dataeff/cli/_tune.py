@@ -33,7 +33,8 @@ The probe is a function of yours that trains as it is told and gives validation 
           train_step(model, optimizer, length=config.pace(step), batch=64 * config.batch_scale)
 
 A grid is LOW:HIGH:STEP, both ends among it, or numbers with commas between. Each finished probe is a line of
-DIR/tuning.jsonl; the same command again goes on from there, whatever stopped it.
+DIR/tuning.jsonl; the same command again goes on from there, whatever stopped it. A log of another SCRIPT.py
+is refused: choose another --out, or delete it.
 
 examples:
   dataeff tune train.py:probe --starts 8:128:8 --durations 1000:20000:1000 --end 1024 --warmup 500 \\

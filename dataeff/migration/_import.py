@@ -7,7 +7,7 @@ from typing import Any
 
 from dataeff import config as configs
 from dataeff import registry
-from dataeff.migration import _schedule
+from dataeff.migration import _around, _schedule
 from dataeff.migration._imported import Imported
 from dataeff.migration._routing import Routing, routing
 from dataeff.migration._sampling import Sampling, sampling
@@ -23,7 +23,8 @@ def from_deepspeed(
     """What the sections `data_efficiency` and `curriculum_learning` of a DeepSpeed config ask for.
 
     As DeepSpeed's engine does, it looks only at the innermost `enabled` of a technique. Other sections are
-    left alone; of them only `train_batch_size` and the optimizer's `lr` are noted.
+    left alone; of them only `train_batch_size` and the optimizer's `lr` are noted, and "auto", as a trainer
+    fills it in, is read as missing.
 
     Args:
         config: the JSON file, or the mapping that is given to `deepspeed.initialize`.
@@ -64,7 +65,7 @@ def from_deepspeed(
             "length; expected only one of them"
         )
     lr = dict(routed.lr)
-    if lr and (peak := _peak(top)) is not None:
+    if lr and (peak := _around.peak(top)) is not None:
         lr["peak"] = peak
     return Imported(
         seed=main.whole("seed", low=0, default=1234),
@@ -80,10 +81,17 @@ def from_deepspeed(
         token_args=routed.token_args,
         lr=lr,
         token_budget=sampled.token_budget,
-        batch_size=top.whole("train_batch_size", low=1) if "train_batch_size" in top else None,
+        batch_size=_around.batch_size(top),
         epochs=sampled.epochs,
         loader=sampled.loader,
-        differences=(*_switches(main), *sampled.notes, *routed.notes, *legacy, *_always(sampled, routed, lr)),
+        differences=(
+            *_switches(main),
+            *sampled.notes,
+            *routed.notes,
+            *legacy,
+            *_always(sampled, routed, lr),
+            *_around.missing(top),
+        ),
     )
 
 
@@ -112,11 +120,6 @@ def _legacy(section: Section, custom: Mapping[str, Pace]) -> tuple[Pace | None, 
         "gives the model curriculum_seqlen and leaves it to cut, and its later versions refuse the section"
     )
     return pace, "truncate", notes
-
-
-def _peak(top: Section) -> float | None:
-    params = top.inner("optimizer").inner("params")
-    return params.number("lr") if "lr" in params else None
 
 
 def _switches(main: Section) -> list[str]:

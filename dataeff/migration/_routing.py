@@ -64,6 +64,12 @@ def routing(section: Section) -> Routing:
         f"{ltd.path}: layer tokens are counted at the actual length of a step here; DeepSpeed counts "
         "max_value for the layers that drop nothing",
     ]
+    batch_first = ltd.one_of("hidden_state_order", ("batch_seq_dim", "seq_batch_dim")) == "batch_seq_dim"
+    if not batch_first:
+        notes.append(
+            f"{ltd.at('hidden_state_order')}: the table routing does not hold it; `attach` of what is "
+            "imported gives it on, a route from the table needs attach(..., batch_first=False)"
+        )
     if mask and decoder:
         notes.append(
             f"{ltd.at('model_mask_name')}: the rows and columns of the kept tokens are taken from a mask "
@@ -74,7 +80,7 @@ def routing(section: Section) -> Routing:
         keep=keep,
         layers=layers,
         depth=depth,
-        batch_first=ltd.one_of("hidden_state_order", ("batch_seq_dim", "seq_batch_dim")) == "batch_seq_dim",
+        batch_first=batch_first,
         token_args={} if mask is None or mask in _KNOWN_MASKS else {mask: (-2, -1)},
         lr=lr,
         notes=(*notes, *more),

@@ -1,14 +1,9 @@
 """When a pace changes next."""
 
 from bisect import bisect_right
-from typing import Any
 
-from dataeff.pacing._combine import clip, multiple, scale
-from dataeff.pacing._given import discrete
-from dataeff.pacing._in_steps import in_steps
-from dataeff.pacing._levels import levels
-from dataeff.pacing._pace import Pace, constant
-from dataeff.pacing._ramps import Ramp
+from dataeff.pacing._monotone import is_monotone
+from dataeff.pacing._pace import Pace
 
 
 def next_change(pace: Pace, place: int) -> int | None:
@@ -24,16 +19,7 @@ def next_change(pace: Pace, place: int) -> int | None:
     """
     if place >= pace.steps:
         return None
-    if not _is_monotone(pace):
+    if not is_monotone(pace):
         return place + 1
     now = pace(place)
     return bisect_right(range(pace.steps), 0, lo=place, key=lambda at: int(pace(at) != now))
-
-
-def _is_monotone(pace: Any) -> bool:
-    if isinstance(pace, clip | multiple | scale | levels | in_steps):
-        return _is_monotone(pace.pace)
-    if isinstance(pace, discrete):
-        rising = sorted(pace.values)
-        return list(pace.values) in (rising, rising[::-1])
-    return isinstance(pace, constant | Ramp)

@@ -9,21 +9,29 @@ import attrs
 
 from dataeff._check import is_real, is_whole
 from dataeff.clock import Clock
-from dataeff.pacing._pace import Pace, as_pace, axis, check_rising, common_axis, place, rounded
+from dataeff.pacing._derived import Derived
+from dataeff.pacing._monotone import is_monotone
+from dataeff.pacing._pace import Pace, as_pace, check_rising, common_axis, place, rounded
 
 
 @attrs.frozen
-class multiple:
-    """`pace` in whole numbers: rounded down to a multiple `of`, but within its first and last amount.
+class multiple(Derived):
+    """`pace` in whole numbers: rounded down to a multiple `of`, and exactly its first and last amount.
+
+    Where the pace is within its first and last amount, so is the multiple: it is raised to the lower of them.
+    A pace that turns may leave them, as one that returns to its start does, and is then rounded down alone.
 
     Examples:
-        >>> from dataeff.pacing import root
+        >>> from dataeff.pacing import linear, root
         >>> pace = multiple(root(10, 100, steps=100), 8)
         >>> [pace(step) for step in (0, 1, 50, 100)]
         [10, 16, 72, 100]
+        >>> up, down = linear(10, 100, steps=50), linear(100, 10, steps=50)
+        >>> pace = multiple(join([up, down], boundaries=[50]), 8)
+        >>> [pace(step) for step in (0, 1, 25, 50, 75, 100)]
+        [10, 10, 48, 96, 48, 10]
     """
 
-    pace: Pace = attrs.field(converter=as_pace)
     of: int = attrs.field(validator=is_whole(1))
 
     def __attrs_post_init__(self) -> None:
@@ -35,23 +43,18 @@ class multiple:
     def _ends(self) -> tuple[float, float]:
         return self.pace(0), self.pace(self.pace.steps)
 
-    @property
-    def on(self) -> str:
-        """As the pace's."""
-        return axis(self.pace)
-
-    @property
-    def steps(self) -> int:
-        """As the pace's."""
-        return self.pace.steps
-
     def __call__(self, step: int | Clock) -> float:
         """The amount at `step`."""
-        return rounded(self.pace(step), self.of, *self._ends)
+        amount, (start, end) = self.pace(step), self._ends
+        if amount in (start, end) or is_monotone(self.pace):
+            return rounded(amount, self.of, start, end)
+        down = math.floor(amount) // self.of * self.of
+        low = int(min(start, end))
+        return max(down, low) if amount > low else down
 
 
 @attrs.frozen
-class clip:
+class clip(Derived):
     """`pace`, but never below `low` or above `high`.
 
     Examples:
@@ -61,7 +64,6 @@ class clip:
         (10, 50.0, 60)
     """
 
-    pace: Pace = attrs.field(converter=as_pace)
     low: float = attrs.field(default=-math.inf, kw_only=True)
     high: float = attrs.field(default=math.inf, kw_only=True)
 
@@ -69,23 +71,13 @@ class clip:
         if not self.low <= self.high:
             raise ValueError(f"low is {self.low!r} and high is {self.high!r}; expected low <= high")
 
-    @property
-    def on(self) -> str:
-        """As the pace's."""
-        return axis(self.pace)
-
-    @property
-    def steps(self) -> int:
-        """As the pace's."""
-        return self.pace.steps
-
     def __call__(self, step: int | Clock) -> float:
         """The amount at `step`."""
         return min(max(self.pace(step), self.low), self.high)
 
 
 @attrs.frozen
-class scale:
+class scale(Derived):
     """`pace` times `by`: half the sequence length as kept tokens, say.
 
     Examples:
@@ -94,18 +86,7 @@ class scale:
         1024.0
     """
 
-    pace: Pace = attrs.field(converter=as_pace)
     by: float = attrs.field(kw_only=True, validator=is_real())
-
-    @property
-    def on(self) -> str:
-        """As the pace's."""
-        return axis(self.pace)
-
-    @property
-    def steps(self) -> int:
-        """As the pace's."""
-        return self.pace.steps
 
     def __call__(self, step: int | Clock) -> float:
         """The amount at `step`."""

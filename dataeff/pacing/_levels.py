@@ -8,16 +8,18 @@ import attrs
 
 from dataeff._check import is_whole
 from dataeff.clock import Clock
-from dataeff.pacing._pace import Pace, amounts, as_pace, axis
+from dataeff.pacing._derived import Derived
+from dataeff.pacing._pace import amounts
 
 
 @attrs.frozen
-class levels:
+class levels(Derived):
     """`pace` in at most `k` amounts: a compiled model sees as many shapes, each for a long time.
 
     Each amount goes down to the highest level below it. The levels are amounts of the pace, its lowest and
     its end among them, chosen so that what the pace gives and the level does not, summed over steps, is about
-    equal at all of them: no choice of k levels has a smaller largest sum.
+    equal at all of them: no choice of k levels has a smaller largest sum. Of a pace longer than 2**20 as many
+    places are looked at; where it dips below all of them in between, it is given the lowest level.
 
     Examples:
         >>> from dataeff.pacing import linear, table
@@ -28,26 +30,15 @@ class levels:
         (128, 1408, 2048)
     """
 
-    pace: Pace = attrs.field(converter=as_pace)
     k: int = attrs.field(kw_only=True, validator=is_whole(2))
     _levels: list[float] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_levels", _levels(amounts(self.pace), self.k))
 
-    @property
-    def on(self) -> str:
-        """As the pace's."""
-        return axis(self.pace)
-
-    @property
-    def steps(self) -> int:
-        """As the pace's."""
-        return self.pace.steps
-
     def __call__(self, step: int | Clock) -> float:
         """The amount at `step`."""
-        return self._levels[bisect_right(self._levels, self.pace(step)) - 1]
+        return self._levels[max(bisect_right(self._levels, self.pace(step)) - 1, 0)]
 
 
 def _levels(given: Sequence[float], k: int) -> list[float]:

@@ -47,7 +47,7 @@ def _paces(cl: Curriculum, length: Length) -> list[tuple[str, Pace | None]]:
 
 
 def _unfinished(title: str, pace: Pace | None, run: int) -> str:
-    if pace is None or not run or pace(run - 1) == pace(pace.steps):
+    if pace is None or not 0 < run < pace.steps or pace(run - 1) == pace(pace.steps):
         return ""
     return (
         f"the pace of {title} never reaches its end: it is at {pace(run - 1):.6g} at the last step, "

@@ -16,6 +16,7 @@ from dataeff.tuning._stability import Stability
 
 NAME = "tuning.jsonl"
 FORMAT = 1
+_NOT_SEARCHED = ("format", "probe", "script", "source")
 
 
 def read(path: Path) -> tuple[dict[str, Any] | None, list[Probe]]:
@@ -122,15 +123,30 @@ def _probe(path: Path, number: int, line: Mapping[str, Any]) -> Probe:
         ) from None
 
 
-def settings_of(search: Search, probe: str) -> dict[str, Any]:
-    """What a log is of.
+def settings_of(search: Search, probe: Mapping[str, str]) -> dict[str, Any]:
+    """What a log is of: a search, and what `source` says of the probe.
 
     Examples:
         >>> search = Search(starts=[8], durations=[100], end=64, warmup=20)
-        >>> settings_of(search, "probe")["starts"]
+        >>> settings_of(search, {"probe": "probe"})["starts"]
         [8]
     """
-    return {"probe": probe} | attrs.asdict(search, value_serializer=lambda _, __, value: _plain(value))
+    return {**probe} | attrs.asdict(search, value_serializer=lambda _, __, value: _plain(value))
+
+
+def search_of(path: Path, settings: Mapping[str, Any]) -> Search:
+    """The search that a log is of. ValueError if its settings are none.
+
+    Examples:
+        >>> search = Search(starts=[8], durations=[100], end=64, warmup=20)
+        >>> search_of(Path("t.jsonl"), settings_of(search, {"probe": "probe"})) == search
+        True
+    """
+    told = {name: value for name, value in settings.items() if name not in _NOT_SEARCHED}
+    try:
+        return Search(**told)
+    except TypeError as error:
+        raise ValueError(f"{path} is the log of no search: {error}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -144,11 +160,20 @@ def check_same(path: Path, found: Mapping[str, Any], asked: Mapping[str, Any]) -
         >>> check_same(Path("t.jsonl"), {"end": 64, "seed": 0}, {"end": 128, "seed": 0})
         Traceback (most recent call last):
         ...
-        ValueError: t.jsonl is of another search: end is 64 there and 128 here; choose another folder, or ...
+        ValueError: t.jsonl is of another search: end is 64 there and 128 here; choose another folder...
     """
     for name, value in asked.items():
-        if found.get(name) != value:
+        if name != "script" and (there := found.get(name)) != value:
             raise ValueError(
-                f"{path} is of another search: {name} is {found.get(name)!r} there and {value!r} here; "
-                "choose another folder, or delete it"
+                f"{path} is of another search: {_named(name, asked)} is {_short(there)} there and "
+                f"{_short(value)} here; choose another folder (--out), or delete it"
             )
+
+
+def _named(name: str, asked: Mapping[str, Any]) -> str:
+    return f"the probe's source, {asked['script']}," if name == "source" else name
+
+
+def _short(value: Any) -> str:
+    """A hash by its beginning, anything else as it is."""
+    return value[:15] if isinstance(value, str) and value.startswith("sha256:") else repr(value)

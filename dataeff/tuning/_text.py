@@ -29,6 +29,8 @@ def text(tuned: "Tuned") -> str:
         f"pace    {'none is found' if tuned.pace is None else _code(tuned.pace)}",
         f"cost    {trained:,} steps in {len(tuned.probes)} probes, at most {tuned.search.steps:,} each",
     ]
+    if tuned.resumed:
+        totals.append(f"log     {tuned.resumed}")
     notes = [f"note: {note}" for note in tuned.notes]
     return "\n".join([*_table(tuned.probes), "", *totals, *([""] if notes else []), *notes])
 

@@ -1,10 +1,12 @@
 """Run the probes of a search, each finished one into a log."""
 
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import attrs
 from tqdm import tqdm
 
 from dataeff import _files
@@ -13,6 +15,7 @@ from dataeff.tuning import _log
 from dataeff.tuning._config import Config
 from dataeff.tuning._probe import Probe, ProbeError, run
 from dataeff.tuning._search import Search
+from dataeff.tuning._source import source
 from dataeff.tuning._tuned import Tuned, conclude
 from dataeff.tuning._walk import RECIPE, next_probe
 
@@ -41,8 +44,11 @@ def tune(
     found are tried too, and a note names what contradicts it.
 
     Every finished probe is a line of `out/tuning.jsonl`. Running the same again goes on from there: no
-    finished probe is repeated, one that was interrupted is. Where torch.distributed is initialized, all
-    ranks call this, and their probes must give the same losses on every rank; the first rank writes the log.
+    finished probe is repeated, one that was interrupted is. What was taken from it is said (`resumed`). A log
+    of another source of the probe, by a hash of its file, is refused.
+
+    Where torch.distributed is initialized, all ranks call this, and their probes must give the same losses on
+    every rank; the first rank writes the log.
 
     Args:
         probe: trains as a `Config` says and gives pairs of step and validation loss in nats, always at full
@@ -63,7 +69,7 @@ def tune(
 
     Raises:
         ProbeError: the probe raised, or gave what is no curve. The finished ones are in the log.
-        ValueError: grids that do not rise below the end, or a log of another search.
+        ValueError: grids that do not rise below the end, or a log of another search or source.
 
     Examples:
         >>> import tempfile
@@ -93,14 +99,17 @@ def tune(
     path, first = Path(out) / _log.NAME, rank_or_own() == 0
     _files.make_folder(path.parent)
     with _files.locked(path.parent) if first else nullcontext():
-        probes = _finished(path, _log.settings_of(search, _name(probe)), first=first)
+        probes = _finished(path, _log.settings_of(search, source(probe)), first=first)
+        resumed = len(probes)
         with tqdm(
             desc="tune",
             unit=" probes",
             total=search.most_probes(anyway=anyway),
-            initial=len(probes),
+            initial=resumed,
             disable=not (progress and first),
         ) as bar:
+            if resumed and not bar.disable:
+                bar.write(f"{resumed} finished probes are taken from {path}", file=sys.stderr)
             while (config := next_probe(search, probes, anyway=anyway)) is not None:
                 bar.set_postfix_str(_said(config))
                 probes.append(_run(probe, config, search, path))
@@ -108,7 +117,8 @@ def tune(
                     _log.append(path, probes[-1])
                 bar.update()
             bar.total = len(probes)
-    return conclude(search, probes, anyway=anyway)
+    found = conclude(search, probes, anyway=anyway)
+    return attrs.evolve(found, resumed=f"{resumed} of the probes are from {path}" if resumed else "")
 
 
 def load(out: str | Path) -> Tuned:
@@ -124,12 +134,7 @@ def load(out: str | Path) -> Tuned:
     settings, probes = _log.read(path)
     if settings is None:
         raise ValueError(f"{path} is not there; expected the log of a search")
-    told = {name: value for name, value in settings.items() if name not in ("format", "probe")}
-    try:
-        search = Search(**told)
-    except TypeError as error:
-        raise ValueError(f"{path} is the log of no search: {error}") from None
-    return conclude(search, probes, anyway=_went_on(probes))
+    return conclude(_log.search_of(path, settings), probes, anyway=_went_on(probes))
 
 
 def _went_on(probes: list[Probe]) -> bool:
@@ -155,10 +160,6 @@ def _run(probe: Callable[[Config], Any], config: Config, search: Search, path: P
         raise ProbeError(said) from error.__cause__
 
 
-def _name(probe: Callable[..., Any]) -> str:
-    """The same in a script and in the module that it is."""
-    return getattr(probe, "__qualname__", type(probe).__qualname__)
-
-
 def _said(config: Config) -> str:
-    return f"{config.why}: start {config.start:.6g}, {config.duration:,} steps"
+    pace = f" from {config.start:.6g} over {config.duration:,}" if config.paced else ""
+    return f"{config.why}{pace}, {config.steps:,} steps"

@@ -36,6 +36,8 @@ class Tuned:
     """In the order in which they ran."""
     notes: tuple[str, ...]
     """What else there is to know, and what to do about it."""
+    resumed: str = attrs.field(default="", eq=False)
+    """How many of the probes were finished before, and in which log."""
 
     @property
     def pace(self) -> linear | None:
