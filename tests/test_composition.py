@@ -208,12 +208,50 @@ GROWING = pacing.linear(16, 64, steps=80, multiple=8)
             "the route drops nothing at 40 of 100 steps, where it may keep as many tokens as the",
         ),
         (
-            lambda: routed(keep=64),
+            lambda: routed(keep=pacing.linear(64, 128, steps=80, multiple=8)),
             "the route drops no token at any step: it keeps as many as the length has; keep fewer",
         ),
         (
             lambda: plan(seqlen=GROWING, packed=True),
-            r"samples are packed, and truncation drops 3\d.\d% of their tokens.*\"reshape\" keeps them",
+            r"samples are packed, and truncation drops 3\d.\d% of their tokens.*\"reshape\" keeps them"
+            r".*reshape\(batch, length \+ 1, overlap=1\)",
+        ),
+        (
+            lambda: routed(seqlen=GROWING, keep=pacing.linear(24, 48, steps=80, multiple=8)),
+            r".*share of the length: pacing.multiple\(pacing.scale\(seqlen, by=0.5\), 16\)",
+        ),
+        (
+            lambda: plan(seqlen=pacing.linear(16, 128, steps=80, multiple=8)),
+            "the pace of the length ends at 128, and samples have 64 tokens: from where it passes that it",
+        ),
+        (lambda: plan(seqlen=128), "the pace of the length ends at 128, and samples have 64 tokens"),
+        (
+            lambda: plan(by_tokens=True),
+            r"batches are cut by tokens .* than the 8 that are planned: the plan is not exact",
+        ),
+        (
+            lambda: plan(schedule=lr.cosine(total=100), on="flops"),
+            "the learning rate is on flops, which are not counted, .*; give cost=, as",
+        ),
+        (
+            lambda: plan(seqlen=pacing.linear(16, 64, steps=100, multiple=8, on="flops")),
+            "the length is paced by flops, which are not counted, so it stays .*; give cost=, as",
+        ),
+        (
+            lambda: plan(metrics={"m": de.paced(pacing.linear(5, 200, steps=50), by="percentile")}),
+            r"the pace of 'm' goes from 5 to 200, and percentiles are in \(0, 100\]: .*; end it there",
+        ),
+        (
+            lambda: plan(metrics={"m": de.paced(pacing.linear(0, 9, steps=50), by="percentile")}),
+            r"the pace of 'm' goes from 0 to 9, and percentiles are in \(0, 100\]",
+        ),
+        (
+            lambda: plan(metrics={"m": de.window(high=pacing.linear(9, 101, steps=50), by="percentile")}),
+            r"the pace of 'm' goes from 9 to 101, and percentiles are in \[0, 100\]",
+        ),
+        (
+            lambda: plan(metrics={"m": de.paced(pacing.linear(9, 5, steps=50))}),
+            r"the pace of 'm' falls, so samples would leave the pool: .* or window\(high=pace\)",
         ),
         (
             lambda: plan(seqlen=pacing.linear(16, 64, steps=9000, multiple=8, on="tokens")),
@@ -265,6 +303,52 @@ def test_what_fits_has_no_notes():
     assert fits.notes() == ()
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: routed(keep=64),
+        lambda: routed(seqlen=GROWING, keep=64),
+        lambda: plan(until={"steps": 80}, seqlen=GROWING),
+        lambda: plan(seqlen=pacing.linear(64, 16, steps=9000, multiple=8, on="tokens")),
+        lambda: plan(seqlen=pacing.linear(16, 64, steps=9000, multiple=8, on="tokens"), transform="reshape"),
+        lambda: plan(seqlen=GROWING, schedule=lr.constant(warmup=10), on="steps"),
+        lambda: plan(until={"tokens": 600}, schedule=lr.linear(total=600)),
+        lambda: plan(metrics={"m": de.window(low=pacing.linear(80, 0, steps=50), by="percentile")}),
+    ],
+)
+def test_what_is_meant_is_not_noted(made):
+    assert made().notes() == ()
+
+
+def test_a_route_that_keeps_everything_counts_for_a_baseline():
+    found = routed(keep=64).predict()
+    assert "drop tokens" not in str(found)
+    assert "kept" not in str(found)
+    assert "2 of 4 blocks drop tokens" in str(routed(keep=32).predict())
+
+
+def test_plans_are_equal_by_value_and_hashable_and_foretold_once():
+    one, other = (plan(seqlen=GROWING, metrics={"m": de.paced(50)}, cost=COST) for _ in range(2))
+    assert one == other
+    assert len({one, other}) == 1
+    assert one != plan(length=32)
+    assert one.predict() is one.predict()
+    assert one.predict().plain is one.predict().plain
+
+
+def test_tokens_dropped_at_the_input_do_not_reach_the_head():
+    model = GPT(vocabulary=32, length=64, width=16, heads=2, layers=4)
+    blocks = list(model.blocks)
+    route = de.routing.attach(model, router="patch_dropout", keep=16, layers=blocks[1:3], seed=1)
+    run = compose(clock=de.Clock(), batch_size=2, length=64, until={"steps": 1}, route=route, cost=COST)
+    route.step = 0
+    model(torch.zeros(2, 64, dtype=torch.int64)).sum().backward()
+    done = route.processed()
+    counts = run.predict().counts
+    assert (counts["layer_tokens"], counts["flops"]) == (done.layer_tokens, COST(done))
+    assert run.effective_length(0) == (64 + 3 * 16) / 4
+
+
 def live(index=None, **said):
     model = GPT(vocabulary=32, length=64, width=16, heads=2, layers=4)
     optimizer, clock = torch.optim.AdamW(model.parameters(), lr=1e-3), de.Clock()
@@ -304,6 +388,53 @@ def test_a_second_clock_and_a_short_sampler_are_noted():
     assert (
         notes[-1] == "the sampler has 20 steps, and the run needs 30 to {'steps': 30}; make it with steps=30"
     )
+
+
+def test_schedulers_within_a_chain_are_found_and_each_is_checked():
+    first = live().parts["lr"]
+    chain = torch.optim.lr_scheduler.SequentialLR(
+        first.optimizer,
+        [torch.optim.lr_scheduler.ConstantLR(first.optimizer), first],
+        milestones=[2],
+    )
+    run = live(lr=chain, clock=first.clock)
+    assert run.plan.schedule is first.schedule
+    chained = torch.optim.lr_scheduler.ChainedScheduler([first])
+    assert live(lr=chained, clock=first.clock).plan.schedule is first.schedule
+    assert run.notes == (
+        "the learning rate that is planned is that of by_clock alone, not of the SequentialLR that it is in",
+    )
+    other = torch.optim.SGD([torch.zeros(1)], lr=1e-3)
+    late = lr.by_clock(other, lr.linear(total=10**9), first.clock, on="tokens")
+    (note,) = live(lr=[first, late], clock=first.clock).notes
+    assert note.startswith("by_clock 2: the learning rate is at 100.0% of its peak when the run ends")
+
+
+def test_a_sampler_that_cuts_by_tokens_is_not_planned_exactly():
+    budget = token_budget(
+        shuffled(100, batch_size=4, seed=1, steps=20), lengths=[64] * 100, max_tokens=128, lr_scaling="none"
+    )
+    run = live(sampler=budget, lr=None)
+    assert any("the plan is not exact" in note for note in run.notes)
+    assert run.notes[-1] == (
+        "the sampler's 40 batches have 80 samples and 5,120 tokens in all, 2.0 samples each; give "
+        "batch_size=2 for a plan of about as many"
+    )
+    better = live(sampler=budget, lr=None, batch_size=2)
+    assert better.predict().counts["tokens"] == 5120
+    assert better.notes[-1].endswith("2.0 samples each")
+
+
+def test_without_a_route_the_number_of_blocks_is_asked_for():
+    said = {"clock": de.Clock(), "batch_size": 8, "length": 64, "until": {"layer_tokens": 51_200}}
+    run = compose(**said)
+    assert run.notes[0].startswith("there is no route to tell how many blocks the model has, so layer tokens")
+    assert run.notes[0].endswith("say blocks=, a number or names")
+    assert "in one block" in str(run)
+    known = compose(**said, blocks=4)
+    assert (known.notes, known.predict().steps, run.predict().steps) == ((), 25, 100)
+    measured = flops.Cost({"h.0": (8, 1), "h.1": (8, 1)})
+    assert compose(**said, cost=measured).plan.blocks == ("h.0", "h.1")
 
 
 def test_packed_samples_are_seen_in_the_index(tmp_path):
@@ -347,6 +478,27 @@ def test_a_state_of_other_parts_is_refused():
         live().load_state_dict(state)
 
 
+def test_a_refused_state_changes_nothing():
+    run, seed = live(), live().state_dict()
+    run.parts["clock"].tick(samples=4, tokens=256)
+    run.parts["sampler"].step = 3
+    before = {name: part.state_dict() for name, part in run.parts.items()}
+    seed["route"] = seed["route"] | {"seed": 2}
+    with pytest.raises(ValueError, match="expected a step and the seed 1"):
+        run.load_state_dict(seed)
+    assert {name: part.state_dict() for name, part in run.parts.items()} == before
+
+
+def test_a_state_of_several_moments_is_refused():
+    state = live().state_dict()
+    state["clock"] = de.Clock(steps=30).state_dict()
+    state["sampler"] = state["sampler"] | {"step": 12}
+    with pytest.raises(
+        ValueError, match="the clock is at step 30 and the sampler is at step 12; expected st"
+    ):
+        live().load_state_dict(state)
+
+
 # Bad input, tables, the command line
 
 
@@ -363,6 +515,32 @@ def test_a_state_of_other_parts_is_refused():
             "block '7' is to drop tokens, and there are only 0, 1",
         ),
         (lambda: plan(keep=3), r"keep is constant\(value=3\) and routed \[\]; expected both, or neither"),
+        (lambda: routed(routed=["1", "1"], keep=3), "routed has '1' more than once; give each block once"),
+        (lambda: plan(packed="yes"), "packed is 'yes'; expected True or False"),
+        (lambda: plan(seqlen="32"), "seqlen: value is '32'; expected a finite number"),
+        (lambda: plan(schedule=3), r"schedule is 3; expected one, as lr.cosine\("),
+        (lambda: plan(cost=3), r"cost is 3; expected one, as flops.transformer\("),
+        (lambda: plan(peak="x"), "peak is 'x'; expected a finite number of at least 0"),
+        (lambda: plan(metrics={"m": 3}), "metrics is {'m': 3}; expected a mapping, as {'length': paced"),
+        (lambda: plan(drops=1), "drops is 1; expected True or False"),
+        (lambda: live(clock=None), r"clock is None; expected one, as dataeff.Clock\(\)"),
+        (lambda: live(lr=3), r"lr is 3; expected a scheduler, as lr.by_clock\(optimizer, lr.cosine"),
+        (lambda: live(lr=lr.cosine(total=9)), r"lr is cosine\(.*total=9\); expected a scheduler, as lr.by"),
+        (
+            lambda: live(lr=torch.optim.SGD([torch.zeros(1)])),
+            r"lr is a SGD; expected a scheduler, as lr.by_clock\(",
+        ),
+        (
+            lambda: live(route=torch.nn.Linear(1, 1)),
+            r"route is Linear\(.*; expected what routing.attach\(model, keep=...\) gives",
+        ),
+        (lambda: live(cost=5), r"cost is 5; expected one, as flops.measured\(model, batch\)"),
+        (
+            lambda: live(sampler=torch.utils.data.BatchSampler(range(8), 2, drop_last=False)),
+            "sampler is a BatchSampler, which has no state to go on from; expected one of dataeff.samplers",
+        ),
+        (lambda: live(batch_size=16), "batch_size is 16, and the sampler's 4; leave batch_size= out"),
+        (lambda: live(blocks=3), "blocks is 3, and the route has .*; leave blocks= out"),
         (lambda: plan(blocks="layers"), "blocks is 'layers'; expected names, or how many there are"),
         (
             lambda: plan(seqlen=pacing.linear(1, 9, steps=7)).predict(),
@@ -404,7 +582,63 @@ RUN = {"batch_size": 8, "sequence_length": 64, "layers": 4, "steps": 100}
             {"run": RUN, "lr": {"peak": 1e-4, "floor": 1e-3, "total": 5}},
             "lr.floor is 0.001 and lr.peak 0.0001",
         ),
-        ({"run": RUN, "lr": {"schedule": "cosine"}}, "lr: .*missing.*total"),
+        ({"run": RUN, "lr": {"schedule": "cosine"}}, "lr: total is missing; 'cosine' needs it"),
+        ({"run": RUN, "lr": {"schedule": "inverse_sqrt"}}, "lr: warmup is missing; 'inverse_sqrt' needs it"),
+        (
+            {"run": RUN, "lr": {"schedule": "constant", "total": 5}},
+            "lr.total is not of 'constant', which takes warmup, floor; leave it out",
+        ),
+        (
+            {"run": RUN, "lr": {"floor": 1e-6, "total": 5}},
+            r"lr.floor is 1e-06, a learning rate here \(lr.cosine.* share of .*lr.peak is missing; give",
+        ),
+        ({"run": RUN, "lr": {"peak": 0, "total": 5}}, "lr.peak is 0; expected a learning rate above 0"),
+        ({"run": RUN, "lr": {"peak": "x", "total": 5}}, "lr.peak is 'x'; expected a finite number"),
+        ({"run": RUN, "lr": {"on": "epochs", "total": 5}}, "lr.on is 'epochs'; expected one of steps"),
+        ({"run": RUN, "lr": {"total": 5, "warmup": 7}}, "lr: warmup is 7 and total 5; expected less"),
+        ({"run": RUN, "lr": {"total": 5.5}}, "lr.total is 5.5; expected a whole number"),
+        (
+            {"run": RUN, "lenght": {"pace": 8}},
+            "unknown name 'lenght' in the config; did you mean 'length'.*token_budget",
+        ),
+        ({"run": RUN, "route": {"keep": 8}}, "unknown name 'route' in the config; did you mean 'routing'"),
+        ({"run": RUN, "token_budget": {"max_token": 8}}, "unknown name 'max_token' in token_budget; did you"),
+        ({"run": RUN, "routing": {"layers": [1]}}, "routing has no keep; expected how many"),
+        ({"run": RUN, "routing": {"keep": 8, "skip": 5}}, "routing.skip is 5; expected how many blocks to"),
+        ({"run": RUN, "routing": {"keep": 8, "skip": [1]}}, r"routing.skip is \[1\]; expected how many bl"),
+        (
+            {"run": RUN, "routing": {"keep": 8, "skip": [4, 4]}},
+            r"routing.skip is \[4, 4\] and run.layers 4, so no block is left to route; skip fewer",
+        ),
+        ({"run": RUN, "routing": {"keep": 8, "layers": 3}}, "routing.layers is 3; expected a list of block"),
+        ({"run": RUN, "routing": {"keep": 8, "layers": []}}, r"routing.layers is \[\]; expected a list of"),
+        (
+            {"run": RUN, "routing": {"keep": 8, "layers": [1, 1]}},
+            "routing.layers has 1 more than once; give each block once",
+        ),
+        (
+            {"run": RUN, "routing": {"keep": 8, "router": "random_lt"}},
+            "unknown name 'random_lt' in routing.router; did you mean 'random_ltd'",
+        ),
+        ({"run": RUN, "routing": {"keep": "32"}}, "routing.keep is '32'; expected a number, or a pace, as"),
+        ({"run": RUN, "routing": {"keep": 0}}, "routing.keep is 0; expected a whole number of at least 1"),
+        (
+            {"run": RUN, "length": {"pace": 64.5}},
+            "length.pace is 64.5; expected a whole number of at least 1",
+        ),
+        ({"run": RUN | {"layers": 3e11}}, "run.layers is 300000000000; expected a whole number from 1 to"),
+        ({"run": RUN, "length": {"pace": [1, 2]}}, r"length.pace is \[1, 2\]; expected a number, or a pace"),
+        ({"run": RUN, "length": {"transform": "crop"}}, "length.transform is 'crop'; expected 'truncate' or"),
+        ({"run": RUN | {"packed": "yes"}}, "run.packed is 'yes'; expected true or false"),
+        ({"run": RUN | {"tokens": 1.5}}, "run.tokens is 1.5; expected a whole number"),
+        ({"run": RUN | {"batch_size": "8"}}, "run.batch_size is '8'; expected a whole number of at least 1"),
+        ({"run": RUN | {"flops": 10**9}}, r"run.flops is 1000000000, .*; give the table \[model\]"),
+        (
+            {"run": {k: v for k, v in RUN.items() if k != "layers"}, "routing": {"keep": 8}},
+            r"run has no layers; expected how many blocks .* as \[run\] with layers = 24",
+        ),
+        ({"run": RUN, "model": {"vocabulary": 9}}, "model has no width; expected"),
+        ({"run": RUN, "model": {"width": 8, "gated": "no"}}, "model.gated is 'no'; expected true or false"),
         ({"run": RUN, "length": {"pace": {"name": "linea"}}}, "length.pace: unknown name 'linea' in pacings"),
         (
             {"run": RUN, "routing": {"keep": 8, "layers": [4]}},
@@ -418,6 +652,28 @@ RUN = {"batch_size": 8, "sequence_length": 64, "layers": 4, "steps": 100}
 def test_tables_that_are_no_plan_are_refused_by_key(tables, words):
     with pytest.raises(ValueError, match=words):
         Plan.from_config(tables)
+
+
+def test_whole_numbers_may_be_written_as_floats():
+    pace = {"name": "linear", "start": 16.0, "end": 64.0, "steps": 8e1, "multiple": 8.0}
+    tables = {
+        "run": {"batch_size": 8.0, "sequence_length": 64.0, "layers": 4.0, "tokens": 3e6},
+        "length": {"pace": pace},
+        "routing": {"keep": 16.0, "layers": [1.0, 2.0]},
+        "lr": {"peak": 1.0, "total": 3e6, "warmup": 1e3},
+        "token_budget": {"max_tokens": 4096},
+    }
+    made = Plan.from_config(tables)
+    assert made.until == {"tokens": 3_000_000}
+    assert (made.seqlen, made.schedule) == (GROWING, lr.cosine(total=3_000_000, warmup=1000))
+    assert any("the plan is not exact" in note for note in made.notes())
+
+
+def test_a_router_at_the_input_takes_all_blocks_by_default():
+    made = Plan.from_config({"run": RUN, "routing": {"router": "patch_dropout", "keep": 8}})
+    assert (made.drops, made.routed) == (True, ("0", "1", "2", "3"))
+    plain = Plan.from_config({"run": RUN, "routing": {"keep": 8}})
+    assert (plain.drops, plain.routed) == (False, ("1", "2"))
 
 
 CONFIG = """
@@ -460,3 +716,11 @@ def test_the_command_prints_and_writes_the_plan(tmp_path, capsys):
     path.write_text("[run]\nbatch_size = 8\n")
     assert cli.main(["plan", str(path)]) == 2
     assert "run has no sequence_length" in capsys.readouterr().err
+
+
+def test_the_command_says_what_a_floor_is(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "--help"])
+    out = capsys.readouterr().out
+    assert "a learning rate, too, not a share of the peak as in lr.cosine(floor=...)" in out
+    assert "[token_budget]" in out

@@ -37,8 +37,12 @@ The configuration is TOML or JSON, as `dataeff recipes` prints them and `dataeff
   schedule = "cosine"
   on = "tokens"
   peak = 2e-4
+  floor = 1e-6                # a learning rate, too, not a share of the peak as in lr.cosine(floor=...)
   warmup = 3_000_000_000
   total = 300_000_000_000
+
+A [token_budget] is taken, too; steps then have other numbers of samples, so the plan is not exact. A whole
+number may be written 3e11, and a table or key that is not known is an error.
 
 Paces may be on any axis: { name = "linear", ..., steps = 100_000_000_000, on = "tokens" }.
 

@@ -1,11 +1,12 @@
 """A run on paper: everything that decides what each of its steps consumes."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from dataeff._check import is_whole, whole
+from dataeff._check import is_real, is_whole, whole
 from dataeff.clock import AXES
 from dataeff.composition._config import arguments
 from dataeff.composition._notes import notes_on
@@ -13,11 +14,22 @@ from dataeff.composition._prediction import Prediction
 from dataeff.composition._walk import walk
 from dataeff.curriculum import paced, window
 from dataeff.flops import Cost
-from dataeff.pacing import Pace, as_pace
+from dataeff.pacing import Pace, as_pace, constant
 
 
-def _pace_or_none(pace: Any) -> Pace | None:
-    return None if pace is None else as_pace(pace)
+def _pace_or_none(name: str, pace: Any) -> Pace | None:
+    try:
+        return None if pace is None else as_pace(pace)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _as_seqlen(pace: Any) -> Pace | None:
+    return _pace_or_none("seqlen", pace)
+
+
+def _as_keep(pace: Any) -> Pace | None:
+    return _pace_or_none("keep", pace)
 
 
 def _names(blocks: int | Sequence[str]) -> tuple[str, ...]:
@@ -32,9 +44,28 @@ def _as_limits(until: Any) -> dict[str, int]:
     return {axis: whole(f"until {axis}", limit, low=1) for axis, limit in until.items()}
 
 
-@attrs.frozen
+def _check_flag(_: object, field: "attrs.Attribute[Any]", value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{field.name} is {value!r}; expected True or False")
+
+
+def _check_function(_: object, field: "attrs.Attribute[Any]", value: object) -> None:
+    if value is not None and (not callable(value) or isinstance(value, type)):
+        cure = "lr.cosine(total=10**9)" if field.name == "schedule" else "flops.transformer(width=2048)"
+        raise ValueError(f"{field.name} is {value!r}; expected one, as {cure}")
+
+
+def _check_metrics(_: object, __: object, metrics: Any) -> None:
+    known = isinstance(metrics, Mapping) and all(isinstance(how, paced | window) for how in metrics.values())
+    if not known:
+        raise ValueError(f"metrics is {metrics!r}; expected a mapping, as {{'length': paced(pace)}}")
+
+
+@attrs.frozen(kw_only=True, eq=True, unsafe_hash=True, slots=False)
 class Plan:
     """A run on paper: what each step consumes, and what does not fit together, without a model or data.
+
+    Plans are equal by value, and can be keys of a dict.
 
     Args:
         batch_size: samples of a step, over all ranks.
@@ -46,6 +77,9 @@ class Plan:
         blocks: the names of the model's blocks, or how many it has.
         routed: the names of those that drop tokens.
         keep: a pace: how many tokens enter them.
+        drops: whether tokens that do not enter the first of them are gone for good, from later blocks and the
+            head, too, as with `patch_dropout`.
+        by_tokens: whether batches are cut by tokens (`samplers.token_budget`), so that `batch_size` is none.
         metrics: as of a Curriculum, to see whether their paces reach their ends.
         schedule: of the learning rate, as in `dataeff.lr`.
         on: what the schedule is on.
@@ -65,20 +99,22 @@ class Plan:
         (3182336, 31439872, 0.436)
     """
 
-    batch_size: int = attrs.field(kw_only=True, validator=is_whole(1))
-    length: int = attrs.field(kw_only=True, validator=is_whole(1))
-    until: dict[str, int] = attrs.field(kw_only=True, converter=_as_limits)
-    seqlen: Pace | None = attrs.field(default=None, kw_only=True, converter=_pace_or_none)
-    transform: str = attrs.field(default="truncate", kw_only=True)
-    packed: bool = attrs.field(default=False, kw_only=True)
-    blocks: tuple[str, ...] = attrs.field(default=1, kw_only=True, converter=_names)
-    routed: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_names)
-    keep: Pace | None = attrs.field(default=None, kw_only=True, converter=_pace_or_none)
-    metrics: Mapping[str, paced | window] = attrs.field(factory=dict, kw_only=True)
-    schedule: Callable[[int], float] | None = attrs.field(default=None, kw_only=True)
-    on: str = attrs.field(default="tokens", kw_only=True)
-    peak: float | None = attrs.field(default=None, kw_only=True)
-    cost: Cost | None = attrs.field(default=None, kw_only=True)
+    batch_size: int = attrs.field(validator=is_whole(1))
+    length: int = attrs.field(validator=is_whole(1))
+    until: dict[str, int] = attrs.field(converter=_as_limits, hash=False)
+    seqlen: Pace | None = attrs.field(default=None, converter=_as_seqlen, hash=False)
+    transform: str = "truncate"
+    packed: bool = attrs.field(default=False, validator=_check_flag)
+    blocks: tuple[str, ...] = attrs.field(default=1, converter=_names)
+    routed: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    keep: Pace | None = attrs.field(default=None, converter=_as_keep, hash=False)
+    drops: bool = attrs.field(default=False, validator=_check_flag)
+    by_tokens: bool = attrs.field(default=False, validator=_check_flag)
+    metrics: Mapping[str, paced | window] = attrs.field(factory=dict, hash=False, validator=_check_metrics)
+    schedule: Callable[[int], float] | None = attrs.field(default=None, hash=False, validator=_check_function)
+    on: str = "tokens"
+    peak: float | None = attrs.field(default=None, validator=attrs.validators.optional(is_real(0)))
+    cost: Cost | None = attrs.field(default=None, hash=False, validator=_check_function)
 
     def __attrs_post_init__(self) -> None:
         if self.transform not in ("truncate", "reshape"):
@@ -89,6 +125,8 @@ class Plan:
             raise ValueError(
                 f"block {strange[0]!r} is to drop tokens, and there are only {', '.join(self.blocks)}"
             )
+        if twice := [name for name in self.routed if self.routed.count(name) > 1]:
+            raise ValueError(f"routed has {twice[0]!r} more than once; give each block once")
         if (self.keep is None) != (not self.routed):
             raise ValueError(
                 f"keep is {self.keep!r} and routed {list(self.routed)}; expected both, or neither"
@@ -100,7 +138,8 @@ class Plan:
 
         Its tables: `run` (batch_size, sequence_length, and one or more of steps, samples, tokens,
         layer_tokens and flops where it ends; layers, packed), `model` (arguments of `flops.transformer`),
-        `curriculum`, `length`, `routing` and `lr`. Raises ValueError for what is missing, or not known.
+        `curriculum`, `length`, `routing`, `lr` (whose `floor` is a learning rate, where `lr.cosine` takes a
+        share of the peak) and `token_budget`. Raises ValueError for what is missing, or not known.
 
         Examples:
             >>> Plan.from_config({"run": {"batch_size": 8, "sequence_length": 512, "steps": 100}}).until
@@ -108,12 +147,29 @@ class Plan:
         """
         return cls(**arguments(config))
 
+    @property
+    def shortened(self) -> tuple[str, ...]:
+        """The names of the blocks that are given the kept tokens alone."""
+        if not self.drops or not self.routed:
+            return self.routed
+        return self.blocks[min(self.blocks.index(name) for name in self.routed) :]
+
+    @property
+    def shortens(self) -> bool:
+        """Whether `keep` is meant to drop tokens; one that is always the whole length only counts them."""
+        keep = self.keep
+        return keep is not None and not (isinstance(keep, constant) and keep.value >= self.length)
+
     def predict(self) -> Prediction:
         """What the run consumes, step by step, exactly, if all samples have their full length.
 
         Raises ValueError for a pace that is not a whole number of at least 1 at some step, or an end that
         is never reached.
         """
+        return self._prediction
+
+    @functools.cached_property
+    def _prediction(self) -> Prediction:
         return Prediction(self, *walk(self))
 
     def notes(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """What a run is to consume."""
 
+import functools
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def effective_length(length: int, keep: int, *, layers: int, routed: int) -> flo
     return (length * (layers - routed) + min(keep, length) * routed) / layers
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class Prediction:
     """What a plan consumes; it prints as a table over time and the totals.
 
@@ -51,7 +52,7 @@ class Prediction:
         """How many the run has."""
         return self.counts["steps"]
 
-    @property
+    @functools.cached_property
     def plain(self) -> dict[str, int]:
         """What as many steps consume with all tokens of all samples in all blocks."""
         whole = attrs.evolve(self.plan, seqlen=None, keep=None, routed=(), until={"steps": self.steps})
@@ -69,7 +70,7 @@ class Prediction:
     def effective_length(self, step: int) -> float:
         """Tokens of a row at a step, as the mean over blocks."""
         now, plan = self.moment(step), self.plan
-        return effective_length(now.length, now.keep, layers=len(plan.blocks), routed=len(plan.routed))
+        return effective_length(now.length, now.keep, layers=len(plan.blocks), routed=len(plan.shortened))
 
     def rate(self, step: int) -> float:
         """The learning rate at a step, or its share of the peak where no peak is known; nan without one."""
@@ -90,8 +91,11 @@ class Prediction:
 
     def __str__(self) -> str:
         plan = self.plan
-        routed = f", {len(plan.routed)} of {len(plan.blocks)} blocks drop tokens" if plan.routed else ""
-        head = f"{self.steps:,} steps of {plan.batch_size:,} samples of {plan.length:,} tokens{routed}"
+        head = f"{self.steps:,} steps of {plan.batch_size:,} samples of {plan.length:,} tokens"
+        if plan.shortens:
+            head += f", {len(plan.shortened)} of {len(plan.blocks)} blocks drop tokens"
+        elif len(plan.blocks) == 1:
+            head += ", in one block"
         return "\n".join([head, "", *_over_time(self), "", *_totals(self)])
 
 
@@ -112,7 +116,7 @@ def _over_time(found: Prediction) -> list[str]:
                 f"{found.rate(step):.3g}",
             ]
         )
-    shown = [True, True, bool(found.plan.routed), bool(found.plan.routed), True, True]
+    shown = [True, True, found.plan.shortens, found.plan.shortens, True, True]
     shown += [found.plan.cost is not None, found.plan.schedule is not None]
     kept = [[cell for cell, show in zip(row, shown, strict=True) if show] for row in rows]
     widths = [max(map(len, column)) for column in zip(*kept, strict=True)]

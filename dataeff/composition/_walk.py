@@ -75,9 +75,10 @@ def _consumed(plan: "Plan", length: int, keep: int) -> dict[str, int]:
     cut = plan.transform == "truncate"
     rows = plan.batch_size * (1 if cut else -(-plan.length // length))
     tokens = plan.batch_size * (length if cut else plan.length)
-    routed = set(plan.routed)
-    sizes = {name: keep if name in routed else length for name in plan.blocks}
-    done = Processed(rows, rows * length, {n: (rows * size, rows * size**2) for n, size in sizes.items()})
+    short = set(plan.shortened)
+    sizes = {name: keep if name in short else length for name in plan.blocks}
+    seen = rows * (keep if plan.drops and plan.routed else length)  # by what is outside of blocks
+    done = Processed(rows, seen, {name: (rows * size, rows * size**2) for name, size in sizes.items()})
     flops = plan.cost(done) if plan.cost is not None else 0
     return {
         "steps": 1,
