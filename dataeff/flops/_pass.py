@@ -9,7 +9,6 @@ import attrs
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode
 
 from dataeff.routing import Meter
 from dataeff.routing._passes import in_backward
@@ -154,13 +153,15 @@ class _Whole:
     def __exit__(self, *_: Any) -> None: ...
 
 
-def _counter() -> FlopCounterMode:
+def _counter() -> Any:
+    from torch.utils.flop_counter import FlopCounterMode  # which imports Triton
+
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _Whole()  # type: ignore[assignment]
     return counter
 
 
-def _split(counter: FlopCounterMode) -> tuple[int, int]:
+def _split(counter: Any) -> tuple[int, int]:
     """FLOPs of products with weights, and of those of activations, which are of pairs of tokens."""
     counts = counter.get_flop_counts().get("Global", {})
     of_pairs = sum(count for op, count in counts.items() if any(part in str(op) for part in _PAIRS))
