@@ -191,7 +191,7 @@ def consumed(tables, length, keep):
     """Steps and tokens of a whole run, as the published scripts count them."""
     run, steps, tokens = tables["run"], 0, 0
     layers, routed = run["layers"], len(tables["routing"]["layers"])
-    while tokens < run["tokens"]:
+    while tokens < run["layer_tokens"] // layers:
         seq, kept = length(steps + 1), keep(steps)  # theirs begins with 1 for lengths, with 0 for kept tokens
         mean = (seq * (layers - routed) + min(kept, seq) * routed) // layers
         steps, tokens = steps + 1, tokens + run["batch_size"] * mean
