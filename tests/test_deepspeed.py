@@ -392,6 +392,7 @@ def main(folder, stage):
         "names": list(weights),
     }
     (folder / f"{rank}.json").write_text(json.dumps(result))
+    torch.distributed.destroy_process_group()  # gloo's threads would race with the interpreter's end
 
 
 if __name__ == "__main__":

@@ -477,6 +477,7 @@ def probe(config):
 
 found = tuning.tune(probe, starts=[8, 16, 24, 32], durations=[9], end=64, warmup=20, out=f"{folder}/log")
 assert found.start == 24
+distributed.destroy_process_group()
 """
 
 

@@ -8,6 +8,7 @@ import dataeff as de
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import distributed
 
 from dataeff_lightning import SamplerLoader, SamplerState
 
@@ -107,3 +108,5 @@ if __name__ == "__main__":
     if sys.argv[2] == "first":
         divided(Path(sys.argv[1]))
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    if distributed.is_initialized():
+        distributed.destroy_process_group()  # gloo's threads would race with the interpreter's end

@@ -9,6 +9,7 @@ import torch
 import train
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, send_to_device
+from torch import distributed
 from torch.utils.data import DataLoader
 
 
@@ -76,3 +77,4 @@ def main(folder, run, lost_after):
 if __name__ == "__main__":
     prepared(Path(sys.argv[1]))
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    distributed.destroy_process_group()  # gloo's threads would race with the interpreter's end

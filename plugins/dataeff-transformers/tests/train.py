@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dataeff as de
 import torch
+from torch import distributed
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from dataeff_transformers import attach
@@ -99,3 +100,4 @@ def main(folder, run, lost_after):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    distributed.destroy_process_group()  # gloo's threads would race with the interpreter's end
