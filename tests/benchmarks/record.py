@@ -18,8 +18,17 @@ def write(
     name: str, figures: dict[str, Any], folder: Path = RESULTS, *, versions: dict[str, str] | None = None
 ) -> Path:
     """Write `figures` with machine, versions (and those of others) and date to `<folder>/<name>.json`."""
-    record = {
-        "benchmark": name,
+    record = {"benchmark": name, **stamp(versions), "figures": figures}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written: {path}")
+    return path
+
+
+def stamp(versions: dict[str, str] | None = None) -> dict[str, Any]:
+    """When, on what kind of machine and with which versions (and those of others)."""
+    return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": platform.machine(),
@@ -33,10 +42,4 @@ def write(
             "numba": numba.__version__,
             **(versions or {}),
         },
-        "figures": figures,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written: {path}")
-    return path

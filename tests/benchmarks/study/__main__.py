@@ -1,0 +1,93 @@
+"""The command line of the study."""
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.benchmarks.study import _study, _work
+
+CACHE = Path.home() / ".cache" / "dataeff-study"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.study", description=_first_lines())
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train what is due of a study; it may be stopped at any moment")
+    run.add_argument("study", choices=_study.names())
+    run.add_argument("--size", default="s", help="one of the config's (default: s)")
+    run.add_argument("--only", default="", metavar="PART", help="runs whose name has this, as composed-050-1")
+    run.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long, to be resumed")
+    run.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between checkpoints (60)")
+    run.add_argument(
+        "--processes", type=int, default=1, help="so many runs at once, a core each (default: 1)"
+    )
+    run.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    _with_out(run)
+    table = commands.add_parser("table", help="gather what is finished in tests/benchmarks/results/study/")
+    table.add_argument("study", choices=_study.names())
+    table.add_argument("--size", default="s")
+    _with_out(table)
+    commands.add_parser("page", help="write docs/evidence.md and its pictures from the tables")
+    options = parser.parse_args(argv)
+    try:
+        return int({"run": _run, "table": _table, "page": _page}[options.command](options))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    study = _study.load(options.study, options.size)
+    if options.processes > 1:
+        own = [sys.executable, "-m", "tests.benchmarks.study", "run", options.study, "--size", options.size]
+        own += ["--only", options.only, "--minutes", str(options.minutes), "--every", str(options.every)]
+        own += ["--device", options.device, "--out", str(options.out)]
+        started = [subprocess.Popen(own) for _ in range(options.processes)]
+        return max(each.wait() for each in started)
+    stop = _stopper(60 * options.minutes)
+    done, due = _work.work(
+        study, options.out, device=options.device, stop=stop, every=options.every, only=options.only
+    )
+    print(f"{study}: {done} of {due} runs are done")
+    return 0
+
+
+def _stopper(seconds: float) -> Callable[[], bool]:
+    """Says to stop when the time is over or SIGTERM was received."""
+    end, told = time.monotonic() + seconds, []
+    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    return lambda: bool(told) or time.monotonic() > end
+
+
+def _table(options: argparse.Namespace) -> int:
+    print(_work.collect(_study.load(options.study, options.size), options.out))
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    from tests.benchmarks.study import _page
+
+    for path in _page.write():
+        print(path)
+    return 0
+
+
+def _with_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=CACHE, help="folder of data and checkpoints (%(default)s)"
+    )
+
+
+def _first_lines() -> str:
+    from tests.benchmarks import study
+
+    return (study.__doc__ or "").split("\n\n")[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,112 @@
+"""A study: its arms, at what shares of the data, with which seeds, in which order."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@attrs.frozen
+class Arm:
+    """What an arm does; what it leaves out is as in the baseline."""
+
+    metric: str | None = None
+    """The difficulty that its curriculum is paced by."""
+    lengths: str | None = None
+    """How samples are made shorter at first: "truncate" (seqtru), "reshape" (seqres) or "trim" (seqreo)."""
+    router: str | None = None
+    sampler: str = "shuffled"
+    """Where there is no metric: "shuffled" or "importance"."""
+    budget: str = "tokens"
+    """The axis of the clock that the run ends on, and that its learning rate decays on."""
+    rate: float = 1.0
+    """A factor of the learning rate."""
+    settings: dict[str, Any] = attrs.field(factory=dict)
+    """Of the study, and other here."""
+
+
+@attrs.frozen
+class Run:
+    """One training: an arm with so much of the data and a seed."""
+
+    arm: str
+    fraction: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.arm}-{round(100 * self.fraction):03}-{self.seed}"
+
+
+@attrs.frozen
+class Study:
+    """A config at one of its sizes."""
+
+    name: str
+    size: str
+    task: str
+    settings: dict[str, Any]
+    arms: dict[str, Arm]
+    stages: tuple[dict[str, Any], ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}_{self.size}"
+
+    def runs(self) -> list[Run]:
+        """All of them, once each, in the order in which they are due: by stage, then by seed."""
+        return list(dict.fromkeys(self._staged()))
+
+    def _staged(self) -> Iterator[Run]:
+        for stage in self.stages:
+            for seed in range(1, stage["seeds"] + 1):
+                for fraction in stage["fractions"]:
+                    for arm in stage["arms"]:
+                        yield Run(arm, fraction, seed)
+
+    def settings_of(self, run: Run) -> dict[str, Any]:
+        """All that a run depends on beside the code."""
+        arm = self.arms[run.arm]
+        own = {key: value for key, value in attrs.asdict(arm).items() if key != "settings"}
+        return {
+            "task": self.task,
+            "settings": self.settings | arm.settings,
+            "arm": own,
+            "fraction": run.fraction,
+            "seed": run.seed,
+        }
+
+    def digest(self, run: Run) -> str:
+        """Of `settings_of`: a result of other settings is not taken for this run's."""
+        text = json.dumps(self.settings_of(run), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def names() -> list[str]:
+    """Of the configs that there are."""
+    return sorted(path.stem for path in CONFIGS.glob("*.toml"))
+
+
+def load(name: str, size: str) -> Study:
+    """Read a config at a size. Raises ValueError, with what there is, for a name or a size that is not."""
+    if name not in names():
+        raise ValueError(f"there is no study {name!r}; expected one of {', '.join(names())}")
+    text = tomllib.loads((CONFIGS / f"{name}.toml").read_text())
+    if size not in text["sizes"]:
+        raise ValueError(f"{name} has no size {size!r}; expected one of {', '.join(text['sizes'])}")
+    own = dict(text["sizes"][size])
+    stages = own.pop("stages", text.get("stages"))
+    arms = {arm: Arm(**given) for arm, given in text["arms"].items()}
+    _check(stages, arms, name)
+    return Study(name, size, text["task"], text["settings"] | own, arms, tuple(stages))
+
+
+def _check(stages: list[Mapping[str, Any]], arms: Mapping[str, Arm], name: str) -> None:
+    for stage in stages:
+        for arm in stage["arms"]:
+            if arm not in arms:
+                raise ValueError(f"a stage of {name} has the arm {arm!r}; expected one of {', '.join(arms)}")

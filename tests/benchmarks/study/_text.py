@@ -1,0 +1,98 @@
+"""The text that models are pretrained on: a dictionary and film reviews, tokens and what is held out."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+import dataeff as de
+from tests import realdata
+
+HELD_OUT = 50  # one document in so many
+
+
+@attrs.frozen(eq=False)
+class Text:
+    """Documents as tokens, in two parts."""
+
+    folder: Path
+    vocabulary: int
+    train: de.corpus.Corpus
+    held_out: de.corpus.Corpus
+    bytes_per_token: float
+    """Of UTF-8, in the held-out documents."""
+
+
+def load(folder: Path, *, source: str, vocabulary: int) -> Text:
+    """Tokenize once, into `folder`, and open.
+
+    Source "gcide+reviews" has a byte-level BPE of `vocabulary` tokens; "python" is the documentation that
+    every Python carries, as bytes. A document is held out by a hash of its text: copies are on one side.
+    """
+    folder = folder / f"{source}-{vocabulary}"
+    if not (folder / "text.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        encode = _encoder(source, vocabulary)
+        sizes = {part: _write(source, folder / part, encode, held_out=part == "held_out") for part in PARTS}
+        (folder / "text.json").write_text(json.dumps(sizes["held_out"]))
+    text_bytes, tokens = json.loads((folder / "text.json").read_text())
+    train, held_out = (de.corpus.open(folder / part, format="megatron") for part in PARTS)
+    return Text(folder, vocabulary, train, held_out, text_bytes / tokens)
+
+
+PARTS = ("train", "held_out")
+
+
+def index(corpus: de.corpus.Corpus, metric: str, folder: Path) -> tuple[de.index.Index, float]:
+    """The index of a corpus by one metric, kept in `folder`, and the seconds of CPU that it took to build."""
+    path, note = folder / metric, folder / f"{metric}.seconds"
+    if not note.exists():
+        start = time.process_time()
+        de.index.build(corpus, [metric], out=path, progress=False)
+        note.write_text(str(time.process_time() - start))
+    return de.index.open(path), float(note.read_text())
+
+
+def _documents(source: str) -> Iterator[str]:
+    if source == "python":
+        from pydoc_data.topics import topics
+
+        yield from (topics[name] for name in sorted(topics))
+        return
+    for path in (realdata.gcide(), realdata.movie_reviews()):
+        with path.open(encoding="utf-8") as file:
+            yield from file
+
+
+def _encoder(source: str, vocabulary: int) -> Any:
+    if source == "python":
+        return lambda text: np.frombuffer(text.encode(), np.uint8)
+    from tokenizers import Tokenizer
+
+    path = realdata.bpe([realdata.gcide(), realdata.movie_reviews()], vocabulary)
+    tokenizer = Tokenizer.from_file(str(path))
+    return lambda text: np.asarray(tokenizer.encode(text).ids, np.uint16)
+
+
+def _write(source: str, path: Path, encode: Any, *, held_out: bool) -> tuple[int, int]:
+    """One part, as Megatron's files. Gives its bytes of UTF-8 and its tokens."""
+    texts = [text for text in _documents(source) if is_held_out(text) == held_out]
+    samples = [encode(text) for text in texts]
+    de.corpus.from_samples(samples).write(path, "megatron", dtype="uint16")
+    return sum(len(text.encode()) for text in texts), sum(map(len, samples))
+
+
+def is_held_out(text: str) -> bool:
+    """One document in `HELD_OUT`, by its text alone.
+
+    Examples:
+        >>> sum(is_held_out(str(i)) for i in range(5000))
+        97
+    """
+    found = hashlib.blake2b(text.strip().encode(), digest_size=8).digest()
+    return int.from_bytes(found, "little") % HELD_OUT == 0

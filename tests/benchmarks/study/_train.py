@@ -1,0 +1,182 @@
+"""The training loop of every study: to the end of a budget, with checkpoints from which nothing differs."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import dataeff as de
+from dataeff.clock import Log
+
+JUMP = 1.2
+"""A training loss above so many times the lowest before it counts as a fluctuation."""
+DIVERGED = 1.3
+"""A validation perplexity above so many times its best counts as divergence: the tuner's rule."""
+
+
+@attrs.frozen
+class Forward:
+    """The loss of a batch, and what of it the clock counts."""
+
+    loss: torch.Tensor
+    samples: int
+    tokens: int
+    loss_tokens: int | None = None
+
+
+@attrs.frozen(eq=False)
+class Setup:
+    """What a task gives the loop."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    run: de.composition.Composed
+    forward: Callable[[Any], Forward]
+    """Of the sampler's batch of ids."""
+    measure: Callable[[], dict[str, float]]
+    """Figures of the model as it is, "validation_loss" among them; on the way."""
+    finish: Callable[[], dict[str, float]]
+    """The same at the end, where it may take longer."""
+    cost: Any
+    clip: float = 1.0
+    evaluations: int = 12
+    values: dict[str, Any] = attrs.field(factory=dict)
+    """Of the run, for its result."""
+
+
+@attrs.define
+class Watched:
+    """How steady training was; part of the checkpoint."""
+
+    lowest: float = math.inf
+    jumps: int = 0
+    best: float = math.inf
+    diverged: int = 0
+
+    def step(self, loss: float) -> None:
+        """Take the training loss of a step."""
+        self.jumps += not loss <= JUMP * self.lowest
+        self.lowest = min(self.lowest, loss)
+
+    def validation(self, loss: float) -> None:
+        """Take a validation loss."""
+        self.diverged += not loss <= self.best + math.log(DIVERGED)
+        self.best = min(self.best, loss)
+
+
+def train(
+    setup: Setup,
+    folder: Path,
+    *,
+    every: float = 60.0,
+    stop: Callable[[], bool] = lambda: False,
+    name: str = "run",
+) -> dict[str, Any] | None:
+    """Train to the end of the plan, or from where `folder` has it. Its curve and totals; None if stopped.
+
+    A checkpoint is written every so many seconds, and when `stop` says to.
+    """
+    clock, sampler, route, rate = (setup.run.parts.get(part) for part in ("clock", "sampler", "route", "lr"))
+    (axis, end), *_ = setup.run.plan.until.items()
+    folder.mkdir(parents=True, exist_ok=True)
+    log, watched = Log(folder / "curve.jsonl"), Watched()
+    _resume(folder, setup, watched)
+    log.rewind(clock)
+    parameters = [p for group in setup.optimizer.param_groups for p in group["params"]]
+    saved, alive = time.monotonic(), True
+    with tqdm(desc=name, total=end, initial=getattr(clock, axis), unit=f" {axis}", unit_scale=True) as bar:
+        for ids in _batches(sampler):
+            if not alive or clock.reached(**setup.run.plan.until):
+                break
+            if route is not None:
+                route.step = ids.step
+            forward = setup.forward(ids)
+            setup.optimizer.zero_grad()
+            forward.loss.backward()
+            nn.utils.clip_grad_norm_(parameters, setup.clip)
+            setup.optimizer.step()
+            loss, before = forward.loss.item(), getattr(clock, axis)
+            clock.tick(
+                samples=forward.samples,
+                tokens=forward.tokens,
+                loss_tokens=forward.loss_tokens,
+                route=route,
+                cost=setup.cost,
+            )
+            rate.step()
+            with clock.paused():
+                watched.step(loss)
+                alive = math.isfinite(loss)
+                reached = getattr(clock, axis)
+                bar.update(reached - before)
+                due = setup.evaluations
+                if alive and reached < end and reached * due // end > before * due // end:
+                    figures = setup.measure()
+                    watched.validation(figures["validation_loss"])
+                    log.write(clock, **figures)
+                    bar.set_postfix_str(f"validation loss {figures['validation_loss']:.3f}")
+                if time.monotonic() - saved > every or stop():
+                    _save(folder, setup, watched)
+                    saved = time.monotonic()
+                    if stop():
+                        return None
+    figures = setup.finish() if alive else {"validation_loss": math.nan}
+    watched.validation(figures["validation_loss"])
+    return {
+        **setup.values,
+        "final": figures,
+        "totals": _totals(clock),
+        "fluctuations": watched.jumps,
+        "divergences": watched.diverged,
+        "curve": [_row(row) for row in de.clock.read_log(log.path)],
+    }
+
+
+def _batches(sampler: Any) -> Iterator[Any]:
+    """The sampler's batches, epoch after epoch where it has such."""
+    while True:
+        yield from sampler
+
+
+def _resume(folder: Path, setup: Setup, watched: Watched) -> None:
+    state = {"run": setup.run.state_dict()}  # taking in its own, the clock starts now
+    path = folder / "checkpoint.pt"
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        setup.model.load_state_dict(state["model"])
+        setup.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["watched"].items():
+            setattr(watched, name, value)
+    setup.run.load_state_dict(state["run"])
+
+
+def _save(folder: Path, setup: Setup, watched: Watched) -> None:
+    state = {
+        "model": setup.model.state_dict(),
+        "optimizer": setup.optimizer.state_dict(),
+        "run": setup.run.state_dict(),
+        "watched": attrs.asdict(watched),
+    }
+    beside = folder / "checkpoint.part"
+    torch.save(state, beside)
+    beside.replace(folder / "checkpoint.pt")
+
+
+def _totals(clock: de.Clock) -> dict[str, Any]:
+    counts = clock.counts()
+    return counts | {"seconds": round(clock.seconds, 2)}
+
+
+def _row(moment: dict[str, Any]) -> dict[str, Any]:
+    """A moment of the curve with the counts that it is plotted against."""
+    counts = {axis: moment[axis] for axis in ("steps", "tokens", "layer_tokens", "flops")}
+    figures = {
+        name: round(value, 4) for name, value in moment.items() if name not in (*de.clock.AXES, "seconds")
+    }
+    return counts | {"seconds": round(moment["seconds"], 2)} | figures

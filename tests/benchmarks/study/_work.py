@@ -1,0 +1,94 @@
+"""Going through the runs of a study: each by one process, resumed where it was left, its result kept."""
+
+import contextlib
+import fcntl
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.benchmarks import record
+from tests.benchmarks.study import _train
+from tests.benchmarks.study._study import Run, Study
+
+TABLES = record.RESULTS / "study"
+
+
+def work(
+    study: Study, out: Path, *, device: str, stop: Callable[[], bool], every: float = 60.0, only: str = ""
+) -> tuple[int, int]:
+    """Train what is due, until all is done or `stop` says so. Gives how many runs are done, and of how many.
+
+    A run that another process is at is left to it. `only` is a part of the names of those to do.
+    """
+    torch.set_num_threads(1)  # two runs on two cores are faster than one, and sums have one order
+    runs = [run for run in study.runs() if only in str(run)]
+    for run in runs:
+        if stop():
+            break
+        folder = out / str(study) / f"{run}-{study.digest(run)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with _claimed(folder) as mine:
+            if mine and run not in done(study, out):
+                _do(study, run, folder, out / "data", device=device, stop=stop, every=every)
+    return sum(run in done(study, out) for run in runs), len(runs)
+
+
+def done(study: Study, out: Path) -> dict[Run, dict[str, Any]]:
+    """The results of the study as it is now: those of the committed table, and new ones in `out`."""
+    found = table(study)["runs"]
+    found += [json.loads(path.read_text()) for path in sorted((out / str(study)).glob("*/result.json"))]
+    by_run = {Run(each["arm"], each["fraction"], each["seed"]): each for each in found}
+    return {
+        run: by_run[run] for run in study.runs() if by_run.get(run, {}).get("digest") == study.digest(run)
+    }
+
+
+def table(study: Study) -> dict[str, Any]:
+    """The committed results of a study; none if there is no such file."""
+    path = TABLES / f"{study}.json"
+    return json.loads(path.read_text()) if path.exists() else {"runs": []}
+
+
+def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
+    """Write all results of a study as one table, a run a line."""
+    found = done(study, out)
+    head = {"study": study.name, "size": study.size, "task": study.task, "settings": study.settings}
+    lines = ",\n".join(json.dumps(result) for result in found.values())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{study}.json"
+    path.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "runs": [\n{lines}\n ]\n}}\n')
+    return path
+
+
+def _do(
+    study: Study, run: Run, folder: Path, data: Path, *, device: str, stop: Callable[[], bool], every: float
+) -> None:
+    given = study.settings_of(run)
+    task = importlib.import_module(f"tests.benchmarks.study.{study.task}")
+    setup = task.setup(
+        given["settings"], given["arm"], fraction=run.fraction, seed=run.seed, data=data, device=device
+    )
+    result = _train.train(setup, folder, every=every, stop=stop, name=str(run))
+    if result is None:
+        return
+    own = {"arm": run.arm, "fraction": run.fraction, "seed": run.seed, "digest": study.digest(run)}
+    beside = folder / "result.part"
+    beside.write_text(json.dumps(own | {"config": given["arm"], **record.stamp()} | result) + "\n")
+    beside.replace(folder / "result.json")
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process, and no other, has the folder; the system lets go of it when the process ends."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
