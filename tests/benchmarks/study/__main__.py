@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="train what is due of a study; it may be stopped at any moment")
     run.add_argument("study", choices=_study.names())
     run.add_argument("--size", default="s", help="one of the config's (default: s)")
-    run.add_argument("--only", default="", metavar="PART", help="runs whose name has this, as composed-050-1")
+    run.add_argument("--only", default="*", metavar="PATTERN", help="names of runs, as 'composed-050-*'")
     run.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long, to be resumed")
     run.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between checkpoints (60)")
     run.add_argument(

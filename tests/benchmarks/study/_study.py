@@ -91,6 +91,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
 
+def sizes(name: str) -> list[str]:
+    """Of a config."""
+    return list(tomllib.loads((CONFIGS / f"{name}.toml").read_text())["sizes"])
+
+
 def load(name: str, size: str) -> Study:
     """Read a config at a size. Raises ValueError, with what there is, for a name or a size that is not."""
     if name not in names():

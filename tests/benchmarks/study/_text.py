@@ -87,12 +87,12 @@ def _write(source: str, path: Path, encode: Any, *, held_out: bool) -> tuple[int
     return sum(len(text.encode()) for text in texts), sum(map(len, samples))
 
 
-def is_held_out(text: str) -> bool:
-    """One document in `HELD_OUT`, by its text alone.
+def is_held_out(text: str, one_in: int = HELD_OUT) -> bool:
+    """One document in so many, by its text alone.
 
     Examples:
         >>> sum(is_held_out(str(i)) for i in range(5000))
         97
     """
     found = hashlib.blake2b(text.strip().encode(), digest_size=8).digest()
-    return int.from_bytes(found, "little") % HELD_OUT == 0
+    return int.from_bytes(found, "little") % one_in == 0

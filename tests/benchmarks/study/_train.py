@@ -127,20 +127,20 @@ def train(
                     if stop():
                         return None
     figures = setup.finish() if alive else {"validation_loss": math.nan}
-    watched.validation(figures["validation_loss"])
     return {
         **setup.values,
         "final": figures,
         "totals": _totals(clock),
         "fluctuations": watched.jumps,
-        "divergences": watched.diverged,
+        "divergences": watched.diverged + (not alive),
         "curve": [_row(row) for row in de.clock.read_log(log.path)],
     }
 
 
 def _batches(sampler: Any) -> Iterator[Any]:
-    """The sampler's batches, epoch after epoch where it has such."""
-    while True:
+    """The sampler's batches, to the end of its last epoch where it has such."""
+    yield from sampler
+    while getattr(sampler, "epoch", 0) + 1 < getattr(sampler, "epochs", 1):
         yield from sampler
 
 

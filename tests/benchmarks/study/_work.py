@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import fnmatch
 import importlib
 import json
 from collections.abc import Callable, Iterator
@@ -18,14 +19,14 @@ TABLES = record.RESULTS / "study"
 
 
 def work(
-    study: Study, out: Path, *, device: str, stop: Callable[[], bool], every: float = 60.0, only: str = ""
+    study: Study, out: Path, *, device: str, stop: Callable[[], bool], every: float = 60.0, only: str = "*"
 ) -> tuple[int, int]:
     """Train what is due, until all is done or `stop` says so. Gives how many runs are done, and of how many.
 
-    A run that another process is at is left to it. `only` is a part of the names of those to do.
+    A run that another process is at is left to it. `only` is a pattern of the names of those to do.
     """
     torch.set_num_threads(1)  # two runs on two cores are faster than one, and sums have one order
-    runs = [run for run in study.runs() if only in str(run)]
+    runs = [run for run in study.runs() if fnmatch.fnmatch(str(run), only)]
     for run in runs:
         if stop():
             break

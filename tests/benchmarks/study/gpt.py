@@ -24,7 +24,7 @@ class Settings(Recipe):
     layers: int
     text: str = "gcide+reviews"
     vocabulary: int = 8192
-    measured_on: int = 96
+    measured_on: int = 48
     """Held-out samples on the way, the same for all runs."""
     finished_on: int = 512
     """And at the end."""

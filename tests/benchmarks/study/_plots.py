@@ -1,0 +1,102 @@
+"""The pictures of docs/evidence.md."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataeff.report._figure import new_figure
+from tests.benchmarks.study import _analysis as analysis
+from tests.benchmarks.study._analysis import Result
+
+COLOURS = ("#444444", "#d1495b", "#00798c", "#edae49", "#66a182", "#8d6a9f", "#b07d4b", "#5f7fbf")
+
+
+def at_the_end(results: Sequence[Result], path: Path, *, arms: Sequence[str]) -> None:
+    """Loss at the end against what runs consumed: data, FLOPs and time; a point a share of the data."""
+    axes = {"tokens": "million tokens", "flops": "TFLOPs", "seconds": "seconds of one core, index included"}
+    scale = {"tokens": 1e6, "flops": 1e12, "seconds": 1.0}
+    figure = new_figure(11, 3.8)
+    places = figure.subplots(1, 3, sharey=True)
+    for place, (axis, title) in zip(places, axes.items(), strict=True):
+        cost = analysis.consumed(axis)
+        for arm, colour in zip(arms, COLOURS, strict=False):
+            groups = [runs for (name, _), runs in sorted(analysis.grouped(results).items()) if name == arm]
+            _points(
+                place,
+                groups,
+                lambda run, cost=cost, axis=axis: cost(run) / scale[axis],
+                analysis.loss,
+                arm,
+                colour,
+            )
+        place.set_xlabel(title)
+        place.grid(alpha=0.25)
+    places[0].set_ylabel("validation loss, nats a token")
+    places[-1].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def on_the_way(results: Sequence[Result], path: Path, *, arms: Sequence[str], fraction: float = 1.0) -> None:
+    """Mean validation loss over seeds against the tokens consumed so far, and against FLOPs."""
+    figure = new_figure(9, 3.8)
+    places = figure.subplots(1, 2, sharey=True)
+    for place, (axis, scale, title) in zip(
+        places, (("tokens", 1e6, "million tokens"), ("flops", 1e12, "TFLOPs")), strict=True
+    ):
+        for arm, colour in zip(arms, COLOURS, strict=False):
+            runs = analysis.grouped(results).get((arm, fraction), [])
+            for i, run in enumerate(runs):
+                x = [row[axis] / scale for row in run["curve"]]
+                y = [row["validation_loss"] for row in run["curve"]]
+                place.plot(x, y, color=colour, alpha=0.8, lw=1.2, label=None if i else arm)
+        place.set_xlabel(title)
+        place.grid(alpha=0.25)
+    places[0].set_ylabel("validation loss, nats a token")
+    places[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def accuracy(
+    results: Sequence[Result], path: Path, *, arms: Sequence[str], x: Callable[[Result], float], label: str
+) -> None:
+    """Accuracy at the end against what it took, an arm a colour."""
+    figure = new_figure(6.4, 3.8)
+    place = figure.subplots()
+    for arm, colour in zip(arms, COLOURS, strict=False):
+        groups = [runs for (name, _), runs in sorted(analysis.grouped(results).items()) if name == arm]
+        _points(place, groups, x, lambda run: 100 * run["final"]["accuracy"], arm, colour)
+    place.set_xlabel(label)
+    place.set_ylabel("held-out accuracy, %")
+    place.grid(alpha=0.25)
+    place.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _points(
+    place: Any,
+    groups: Sequence[Sequence[Result]],
+    x: Callable[[Result], float],
+    y: Callable[[Result], float],
+    title: str,
+    colour: str,
+) -> None:
+    """Means with bars of 95% over seeds, joined in order of cost."""
+    pairs = sorted(
+        (np.mean([x(run) for run in runs]), analysis.estimate(map(y, runs))) for runs in groups if runs
+    )
+    if not pairs:
+        return
+    halves = [0.0 if np.isnan(found.half) else found.half for _, found in pairs]
+    place.errorbar(
+        [cost for cost, _ in pairs],
+        [found.mean for _, found in pairs],
+        yerr=halves,
+        color=colour,
+        marker="o",
+        ms=4,
+        lw=1.4,
+        capsize=3,
+        label=title,
+    )

@@ -1,0 +1,181 @@
+"""The study's runner at toy size, and what its analysis says of results that are known."""
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+from tests.benchmarks.study import _analysis as analysis
+from tests.benchmarks.study import _page, _study, _tables, _work
+from tests.benchmarks.study.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+class Killed(BaseException):
+    """What a machine that is taken away looks like from within."""
+
+
+def dies_after(steps):
+    """A `stop` that never says so, and ends everything when it is asked for the last time."""
+    left = iter(range(steps))
+
+    def stop():
+        if next(left, None) is None:
+            raise Killed
+        return False
+
+    return stop
+
+
+def of(result):
+    """What two runs of one config share: all but times and dates."""
+    own = {key: value for key, value in result.items() if key not in ("date", "index_seconds")}
+    own["totals"] = {axis: count for axis, count in own["totals"].items() if axis != "seconds"}
+    own["curve"] = [{k: v for k, v in row.items() if k != "seconds"} for row in own["curve"]]
+    return own
+
+
+def never():
+    return False
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Every arm of every study, as the command line runs them."""
+    out = tmp_path_factory.mktemp("whole")
+    for name in _study.names():
+        command = ["-m", "tests.benchmarks.study", "run", name, "--size", "toy", "--out", out]
+        ended = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        study = _study.load(name, "toy")
+        assert f"{study}: {len(study.runs())} of {len(study.runs())} runs are done" in ended.stdout
+    return out
+
+
+@pytest.mark.parametrize("name", _study.names())
+def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(name, whole, tmp_path):
+    """Twice: at a checkpoint, then behind one, where the log has gone further than it."""
+    study = _study.load(name, "toy")
+    expected = _work.done(study, whole)
+    for run in {(study.arms[run.arm].router, study.arms[run.arm].sampler): run for run in expected}.values():
+        for every, steps in ((0, 5), (math.inf, 4)):
+            with pytest.raises(Killed):
+                _work.work(study, tmp_path, device="cpu", stop=dies_after(steps), every=every, only=str(run))
+        _work.work(study, tmp_path, device="cpu", stop=never, only=str(run))
+        assert of(_work.done(study, tmp_path)[run]) == of(expected[run])
+
+
+def test_a_real_kill_loses_nothing(whole, tmp_path):
+    script = """
+import os, sys
+from pathlib import Path
+from tests.benchmarks.study import _study, _work
+left = iter(range(7))
+stop = lambda: next(left, None) is None and os.kill(os.getpid(), 9)
+study = _study.load("gpt", "toy")
+_work.work(study, Path(sys.argv[1]), device="cpu", stop=stop, every=0, only="composed-100-1")
+"""
+    ended = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, check=False)
+    assert ended.returncode == -9
+    study = _study.load("gpt", "toy")
+    (folder,) = (tmp_path / "gpt_toy").iterdir()
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["run"]["clock"]["steps"] > 0
+    assert _work.work(study, tmp_path, device="cpu", stop=never, only="composed-100-1") == (1, 1)
+    (run,) = _work.done(study, tmp_path)
+    assert of(_work.done(study, tmp_path)[run]) == of(_work.done(study, whole)[run])
+
+
+def test_stopping_in_time_leaves_a_run_to_be_resumed(whole, tmp_path, capsys):
+    study, asked = _study.load("gpt", "toy"), itertools.count()
+    assert _work.work(study, tmp_path, device="cpu", stop=lambda: next(asked) > 5, only="voc-*") == (0, 1)
+    assert list(tmp_path.glob("gpt_toy/voc-*/checkpoint.pt"))
+    assert main(["run", "gpt", "--size", "toy", "--only", "voc-*", "--out", str(tmp_path)]) == 0
+    assert "gpt_toy: 1 of 1 runs are done" in capsys.readouterr().out
+    ((run, result),) = _work.done(study, tmp_path).items()
+    assert of(result) == of(_work.done(study, whole)[run])
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path):
+    study = _study.load("gpt", "toy")
+    folder = tmp_path / "gpt_toy" / f"voc-100-1-{study.digest(study.runs()[3])}"
+    folder.mkdir(parents=True)
+    with _work._claimed(folder) as mine:
+        assert mine
+        assert _work.work(study, tmp_path, device="cpu", stop=never, only="voc-100-1")[0] == 0
+    assert not (folder / "result.json").exists()
+
+
+def test_results_of_other_settings_are_not_taken(whole, tmp_path):
+    study = _study.load("gpt", "toy")
+    path = _work.collect(study, whole, tmp_path)
+    assert len(json.loads(path.read_text())["runs"]) == len(study.runs())
+    other = attrs.evolve(study, settings=study.settings | {"learning_rate": 1.0})
+    assert not _work.done(other, whole)
+
+
+def test_what_is_not_there_is_refused_by_name(capsys):
+    with pytest.raises(ValueError, match="there is no study 'gtp'; expected one of .*gpt"):
+        _study.load("gtp", "s")
+    assert main(["run", "gpt", "--size", "xxl"]) == 2
+    assert "gpt has no size 'xxl'; expected one of s, m, toy" in capsys.readouterr().err
+
+
+def made(arm, fraction, seed, loss, **totals):
+    counts = {"tokens": 100 * fraction, "flops": 100 * fraction, "seconds": 10 * fraction} | totals
+    own = {"arm": arm, "fraction": fraction, "seed": seed, "config": {"metric": None}}
+    return own | {"final": {"validation_loss": loss, "bits_per_byte": loss / 3}, "totals": counts}
+
+
+LINE = [made("baseline", f, s, 5 - math.log2(f) + 0.01 * s) for f in (0.25, 0.5, 1.0) for s in (1, 2, 3)]
+
+
+def test_an_interval_is_students():
+    found = analysis.estimate([1.0, 2.0, 4.0])
+    assert found.half == pytest.approx(4.30265 * np.std([1, 2, 4], ddof=1) / math.sqrt(3), rel=1e-5)
+
+
+def test_an_arm_is_compared_with_the_baseline_of_its_seed_at_equal_cost():
+    """The baseline's loss is linear in the logarithm of cost; the arm costs as the baseline at 0.7."""
+    arm = [made("ltd", 1.0, s, 5.2 + 0.01 * s, flops=70) for s in (1, 2, 3)]
+    data, flops = (analysis.against(LINE + arm, axis) for axis in ("tokens", "flops"))
+    assert data["ltd", 1.0].mean == pytest.approx(0.2)
+    assert flops["ltd", 1.0].mean == pytest.approx(0.2 + math.log2(0.7))
+    assert flops["ltd", 1.0].half == pytest.approx(0, abs=1e-9)
+
+
+def test_what_costs_less_than_any_baseline_is_compared_with_nothing():
+    assert not analysis.against([*LINE, made("ltd", 0.25, 1, 5.0, flops=5)], "flops")
+
+
+def test_a_factor_is_how_much_less_is_needed_for_the_baselines_loss():
+    arm = [made("a", f, s, 4.5 - math.log2(f) + 0.02) for f in (0.5, 1.0) for s in (1, 2, 3)]
+    found, bound = analysis.factor(LINE + arm, "a", "tokens")
+    assert (found.mean, bound) == (pytest.approx(math.sqrt(2)), "")
+    good, bad = ([made("a", f, s, loss) for f in (0.5, 1.0) for s in (1, 2, 3)] for loss in (1.0, 9.0))
+    assert _tables.times(*analysis.factor(LINE + good, "a", "tokens")).startswith("at least 2.00")
+    assert _tables.times(*analysis.factor(LINE + bad, "a", "tokens")).startswith("less than 1.00")
+
+
+def test_the_page_is_what_the_committed_tables_say():
+    assert _page.text() == (_page.DOCS / "evidence.md").read_text(encoding="utf-8")
+
+
+def test_every_result_that_is_committed_is_of_its_config_and_says_where_it_was_made():
+    for path in sorted(_work.TABLES.glob("*.json")):
+        record = json.loads(path.read_text())
+        study = _study.load(record["study"], record["size"])
+        assert len(_work.done(study, path.parent / "none")) == len(record["runs"])
+        for run in record["runs"]:
+            assert {"date", "machine", "versions", "config", "seed", "digest"} <= set(run)
