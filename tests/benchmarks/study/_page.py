@@ -1,5 +1,6 @@
 """docs/evidence.md and its pictures, from page.md and the committed tables: no figure is typed by hand."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from tests.benchmarks.study import _analysis as analysis
 from tests.benchmarks.study import _plots, _study, _tables, _work
+from tests.benchmarks.study._again import PATH
 from tests.benchmarks.study._analysis import Result
 from tests.benchmarks.study._study import Study
 
@@ -32,20 +34,62 @@ def text() -> str:
 
 def results(study: Study) -> list[Result]:
     """The finished runs in the committed table of a study, in the order of its config."""
-    return list(_work.done(study, Path()).values())
+    return list(_work.committed(study).values())
 
 
 def values() -> dict[str, Callable[[], str]]:
     """What the template may name."""
-    gpt = results(_study.load("gpt", "s"))
+    found = {str(study): results(study) for study in studies()}
+    gpt, images, images_selection, sentences = (
+        found.get(name, []) for name in ("gpt_s", "images_s", "images_selection_s", "sentences_s")
+    )
     return {
         "verdict": lambda: verdict(gpt),
+        "gpt_picture": _picture(gpt, "gpt", "Loss at the end against data, FLOPs and time, by arm"),
+        "gpt_curves": _picture(
+            gpt, "gpt-curves", "Validation loss on the way against tokens and FLOPs, by arm"
+        ),
         "gpt_table": _if(gpt, _tables.pretraining),
         "gpt_factors": _if(gpt, _tables.factors),
-        "gpt_savings": _if(gpt, lambda found: _tables.savings(found, ("random_ltd", "composed", "tread"))),
+        "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, ("random_ltd", "composed", "tread"))),
         "gpt_selection": _if(gpt, _tables.selection),
-        "provenance": lambda: _tables.provenance([(study, results(study)) for study in studies()]),
+        "scaling": _if(
+            found.get("gpt_w64", []) and found.get("gpt_w192", []),
+            lambda _: _tables.scaling([found[f"gpt_{size}"] for size in ("w64", "s", "w192")]),
+        ),
+        "bert_table": _if(
+            found.get("bert_s", []), lambda runs: _tables.measures(runs, LOSS | ACCURACY | TIME)
+        ),
+        "causal_lm_table": _if(
+            found.get("causal_lm_s", []), lambda runs: _tables.measures(runs, LOSS | TIME)
+        ),
+        "sentences_table": _if(
+            _without(sentences, "importance"), lambda runs: _tables.measures(runs, ACCURACY | LOSS | TIME)
+        ),
+        "images_table": _if(images, lambda runs: _tables.measures(runs, ACCURACY | LOSS | TIME)),
+        "images_picture": _picture(images, "images", "Accuracy against time, by arm"),
+        "images_selection_table": _if(
+            images_selection, lambda runs: _tables.measures(runs, ACCURACY | LOSS | SAMPLES | TIME)
+        ),
+        "images_selection_picture": _picture(
+            images_selection, "images-selection", "Accuracy against samples back-propagated, by arm"
+        ),
+        "sentences_selection_table": _if(
+            _without(sentences, "random_ltd"), lambda runs: _tables.measures(runs, ACCURACY | LOSS | SAMPLES)
+        ),
+        "again": lambda: _tables.again(json.loads(PATH.read_text())) if PATH.exists() else MISSING,
+        "provenance": lambda: _tables.provenance([(study, found[str(study)]) for study in studies()]),
     }
+
+
+LOSS = {"loss": (("final", "validation_loss"), ".3f")}
+ACCURACY = {"accuracy": (("final", "accuracy"), ".1%")}
+TIME = {"TFLOPs": (("totals", "flops"), ".2e"), "seconds": (("totals", "seconds"), ".0f")}
+SAMPLES = {"samples": (("totals", "samples"), ",.0f")}
+
+
+def _without(found: list[Result], word: str) -> list[Result]:
+    return [run for run in found if not run["arm"].startswith(word)]
 
 
 def studies() -> list[Study]:
@@ -79,15 +123,34 @@ def verdict(found: list[Result]) -> str:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """Draw what there are results for."""
-    gpt = results(_study.load("gpt", "s"))
+    """Draw what there are results for; gives the files."""
+    gpt, images, selection = (
+        results(_study.load(name, "s")) for name in ("gpt", "images", "images_selection")
+    )
+    seconds, samples = analysis.consumed("seconds"), analysis.consumed("samples")
+    due: dict[str, tuple[list[Result], Callable[[Path], None]]] = {
+        "gpt": (gpt, lambda path: _plots.at_the_end(gpt, path, arms=MAIN)),
+        "gpt-curves": (gpt, lambda path: _plots.on_the_way(gpt, path, arms=MAIN)),
+        "images": (
+            images,
+            lambda path: _plots.accuracy(images, path, x=seconds, label="seconds of one core"),
+        ),
+        "images-selection": (
+            selection,
+            lambda path: _plots.accuracy(selection, path, x=samples, label="samples back-propagated"),
+        ),
+    }
     made = []
-    if gpt:
-        _plots.at_the_end(gpt, folder / "evidence-gpt.png", arms=MAIN)
-        _plots.on_the_way(gpt, folder / "evidence-gpt-curves.png", arms=MAIN)
-        made += [folder / "evidence-gpt.png", folder / "evidence-gpt-curves.png"]
+    for name, (found, draw) in due.items():
+        if found:
+            made.append(folder / f"evidence-{name}.png")
+            draw(made[-1])
     return made
 
 
-def _if(found: list[Result], make: Callable[[Any], str]) -> Callable[[], str]:
+def _picture(found: list[Result], name: str, words: str) -> Callable[[], str]:
+    return lambda: f"![{words}](images/evidence-{name}.png)" if found else MISSING
+
+
+def _if(found: Any, make: Callable[[Any], str]) -> Callable[[], str]:
     return lambda: make(found) if found else MISSING

@@ -58,10 +58,9 @@ def on_the_way(results: Sequence[Result], path: Path, *, arms: Sequence[str], fr
     figure.savefig(path, dpi=110)
 
 
-def accuracy(
-    results: Sequence[Result], path: Path, *, arms: Sequence[str], x: Callable[[Result], float], label: str
-) -> None:
+def accuracy(results: Sequence[Result], path: Path, *, x: Callable[[Result], float], label: str) -> None:
     """Accuracy at the end against what it took, an arm a colour."""
+    arms = dict.fromkeys(run["arm"] for run in results)
     figure = new_figure(6.4, 3.8)
     place = figure.subplots()
     for arm, colour in zip(arms, COLOURS, strict=False):

@@ -29,12 +29,12 @@ def pretraining(results: Sequence[Result]) -> str:
     """Every arm at every share of the data: how good, against the baseline at equal cost, how steady."""
     versus = {axis: analysis.against(results, axis) for axis in AXES}
     rows = [
-        ("arm", "data", "seeds", "loss", "bits per byte", *(f"at equal {AXES[a]}" for a in AXES), "jumps")
+        ("arm", "data", "seeds", "loss", "bits per byte", *(f"at equal {AXES[a]}" for a in AXES), "rises")
     ]
     for key, runs in in_order(results):
         loss = analysis.estimate(map(analysis.loss, runs))
         bits = analysis.estimate(run["final"]["bits_per_byte"] for run in runs)
-        jumps = sum(run["fluctuations"] for run in runs) / len(runs)
+        rises = sum(run["fluctuations"] for run in runs)
         diverged = sum(run["divergences"] for run in runs)
         rows.append(
             (
@@ -44,7 +44,7 @@ def pretraining(results: Sequence[Result]) -> str:
                 str(loss),
                 str(bits),
                 *(signed(versus[axis].get(key)) for axis in AXES),
-                f"{jumps:.0f}" + (f", {diverged} diverged" if diverged else ""),
+                f"{rises}" + (f", {diverged} diverged" if diverged else ""),
             )
         )
     return markdown(rows)
@@ -92,18 +92,49 @@ def selection(results: Sequence[Result]) -> str:
     return markdown(rows)
 
 
-def measures(results: Sequence[Result], columns: dict[str, tuple[str, ...]], formats: dict[str, str]) -> str:
-    """Any figures of every arm: a column's title to where in a result it is."""
+def measures(results: Sequence[Result], columns: dict[str, tuple[tuple[str, ...], str]]) -> str:
+    """Any figures of every arm. A column has a title, where in a result it is, and its format."""
     rows = [("arm", "data", "seeds", *columns)]
     for (arm, fraction), runs in in_order(results):
         cells = []
-        for title, place in columns.items():
+        for place, shown in columns.values():
             found = analysis.estimate(_at(run, place) for run in runs)
-            shown = formats.get(title, ".3f")
-            cells.append(
-                f"{found.mean:{shown}}" + ("" if math.isnan(found.half) else f" ± {found.half:{shown}}")
-            )
+            half = "" if math.isnan(found.half) or place[0] == "totals" else f" ± {found.half:{shown}}"
+            cells.append(f"{found.mean:{shown}}{half}")
         rows.append((titled(arm), f"{fraction:.0%}", str(len(runs)), *cells))
+    return markdown(rows)
+
+
+def scaling(sizes: Sequence[Sequence[Result]], arm: str = "composed") -> str:
+    """An arm against the baseline at several sizes, and the line through it."""
+    rows = [
+        ("parameters", "seeds", "baseline", f"{titled(arm)}, 50%", f"{titled(arm)}, 100%", "times less data")
+    ]
+    x, y = [], []
+    for results in sizes:
+        by, (own, bound) = analysis.grouped(results), analysis.factor(results, arm, "tokens")
+        size, by_seed = results[0]["parameters"], analysis.factors(results, arm, "tokens")[0]
+        x += [size] * len(by_seed)
+        y += by_seed
+        losses = (
+            str(analysis.estimate(map(analysis.loss, by[key])))
+            for key in ((analysis.BASELINE, 1.0), (arm, 0.5), (arm, 1.0))
+        )
+        rows.append((f"{size:,}", str(own.seeds), *losses, times(own, bound)))
+    line = analysis.slope(x, y)
+    return (
+        f"{markdown(rows)}\n\nThe factor changes by {signed(line)} with ten times the parameters: least "
+        "squares over all seeds, 95% interval."
+    )
+
+
+def again(found: Sequence[dict[str, Any]]) -> str:
+    """Losses of the same runs on other instructions or machines."""
+    rows = [("run", "loss before", "loss again", "instructions", "date")]
+    for own in found:
+        words = ", ".join([own["instructions"], *(f"{k}={v}" for k, v in own["limits"].items())])
+        name = f"`{own['study']}` `{own['run']}`"
+        rows.append((name, f"{own['before']['loss']:.4f}", f"{own['loss']:.4f}", words, own["date"][:10]))
     return markdown(rows)
 
 

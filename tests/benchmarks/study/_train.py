@@ -14,8 +14,6 @@ from tqdm import tqdm
 import dataeff as de
 from dataeff.clock import Log
 
-JUMP = 1.2
-"""A training loss above so many times the lowest before it counts as a fluctuation."""
 DIVERGED = 1.3
 """A validation perplexity above so many times its best counts as divergence: the tuner's rule."""
 
@@ -52,20 +50,15 @@ class Setup:
 
 @attrs.define
 class Watched:
-    """How steady training was; part of the checkpoint."""
+    """How steady validation was; part of the checkpoint. Training losses rise with the difficulty."""
 
-    lowest: float = math.inf
-    jumps: int = 0
     best: float = math.inf
+    rises: int = 0
     diverged: int = 0
 
-    def step(self, loss: float) -> None:
-        """Take the training loss of a step."""
-        self.jumps += not loss <= JUMP * self.lowest
-        self.lowest = min(self.lowest, loss)
-
-    def validation(self, loss: float) -> None:
-        """Take a validation loss."""
+    def take(self, loss: float) -> None:
+        """A validation loss, of the samples that are measured on the way."""
+        self.rises += not loss <= self.best
         self.diverged += not loss <= self.best + math.log(DIVERGED)
         self.best = min(self.best, loss)
 
@@ -111,14 +104,13 @@ def train(
             )
             rate.step()
             with clock.paused():
-                watched.step(loss)
                 alive = math.isfinite(loss)
                 reached = getattr(clock, axis)
                 bar.update(reached - before)
                 due = setup.evaluations
                 if alive and reached < end and reached * due // end > before * due // end:
                     figures = setup.measure()
-                    watched.validation(figures["validation_loss"])
+                    watched.take(figures["validation_loss"])
                     log.write(clock, **figures)
                     bar.set_postfix_str(f"validation loss {figures['validation_loss']:.3f}")
                 if time.monotonic() - saved > every or stop():
@@ -131,7 +123,7 @@ def train(
         **setup.values,
         "final": figures,
         "totals": _totals(clock),
-        "fluctuations": watched.jumps,
+        "fluctuations": watched.rises,
         "divergences": watched.diverged + (not alive),
         "curve": [_row(row) for row in de.clock.read_log(log.path)],
     }

@@ -5,7 +5,7 @@ import fcntl
 import fnmatch
 import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,28 @@ def work(
         folder.mkdir(parents=True, exist_ok=True)
         with _claimed(folder) as mine:
             if mine and run not in done(study, out):
-                _do(study, run, folder, out / "data", device=device, stop=stop, every=every)
+                do(study, run, folder, out / "data", device=device, stop=stop, every=every)
     return sum(run in done(study, out) for run in runs), len(runs)
 
 
 def done(study: Study, out: Path) -> dict[Run, dict[str, Any]]:
     """The results of the study as it is now: those of the committed table, and new ones in `out`."""
-    found = table(study)["runs"]
-    found += [json.loads(path.read_text()) for path in sorted((out / str(study)).glob("*/result.json"))]
-    by_run = {Run(each["arm"], each["fraction"], each["seed"]): each for each in found}
-    return {
-        run: by_run[run] for run in study.runs() if by_run.get(run, {}).get("digest") == study.digest(run)
-    }
+    new = (json.loads(path.read_text()) for path in sorted((out / str(study)).glob("*/result.json")))
+    found = committed(study) | _by_run(study, new)
+    return {run: found[run] for run in study.runs() if run in found}
 
 
-def table(study: Study) -> dict[str, Any]:
-    """The committed results of a study; none if there is no such file."""
+def committed(study: Study) -> dict[Run, dict[str, Any]]:
+    """Those of the committed table alone; none if there is no such file."""
     path = TABLES / f"{study}.json"
-    return json.loads(path.read_text()) if path.exists() else {"runs": []}
+    return _by_run(study, json.loads(path.read_text())["runs"] if path.exists() else [])
+
+
+def _by_run(study: Study, results: Iterable[dict[str, Any]]) -> dict[Run, dict[str, Any]]:
+    """In the order of the config, without those of other settings than the config has now."""
+    found = {(each["arm"], each["fraction"], each["seed"]): each for each in results}
+    pairs = ((run, found.get((run.arm, run.fraction, run.seed), {})) for run in study.runs())
+    return {run: result for run, result in pairs if result.get("digest") == study.digest(run)}
 
 
 def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
@@ -65,22 +69,32 @@ def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
     return path
 
 
-def _do(
-    study: Study, run: Run, folder: Path, data: Path, *, device: str, stop: Callable[[], bool], every: float
-) -> None:
+def do(
+    study: Study,
+    run: Run,
+    folder: Path,
+    data: Path,
+    *,
+    device: str,
+    stop: Callable[[], bool],
+    every: float = 60.0,
+) -> dict[str, Any] | None:
+    """Train one run in its folder; gives the result that is then in `result.json`, or None if stopped."""
     given = study.settings_of(run)
     task = importlib.import_module(f"tests.benchmarks.study.{study.task}")
     setup = task.setup(
         given["settings"], given["arm"], fraction=run.fraction, seed=run.seed, data=data, device=device
     )
-    result = _train.train(setup, folder, every=every, stop=stop, name=str(run))
-    if result is None:
-        return
+    found = _train.train(setup, folder, every=every, stop=stop, name=str(run))
+    if found is None:
+        return None
     own = {"arm": run.arm, "fraction": run.fraction, "seed": run.seed, "digest": study.digest(run)}
+    result = own | {"config": given["arm"], **record.stamp()} | found
     beside = folder / "result.part"
-    beside.write_text(json.dumps(own | {"config": given["arm"], **record.stamp()} | result) + "\n")
+    beside.write_text(json.dumps(result) + "\n")
     beside.replace(folder / "result.json")
     (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return result
 
 
 @contextlib.contextmanager
