@@ -1,11 +1,13 @@
 """The text that models are pretrained on: a dictionary and film reviews, tokens and what is held out."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 import dataeff as de
 from tests import realdata
 
+T = TypeVar("T")
 HELD_OUT = 50  # one document in so many
 
 
@@ -35,11 +38,11 @@ def load(folder: Path, *, source: str, vocabulary: int) -> Text:
     every Python carries, as bytes. A document is held out by a hash of its text: copies are on one side.
     """
     folder = folder / f"{source}-{vocabulary}"
-    if not (folder / "text.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        encode = _encoder(source, vocabulary)
-        sizes = {part: _write(source, folder / part, encode, held_out=part == "held_out") for part in PARTS}
-        (folder / "text.json").write_text(json.dumps(sizes["held_out"]))
+    with alone(folder):
+        if not (folder / "text.json").exists():
+            encode = _encoder(source, vocabulary)
+            sizes = [_write(source, folder / part, encode, held_out=part == "held_out") for part in PARTS]
+            (folder / "text.json").write_text(json.dumps(sizes[-1]))
     text_bytes, tokens = json.loads((folder / "text.json").read_text())
     train, held_out = (de.corpus.open(folder / part, format="megatron") for part in PARTS)
     return Text(folder, vocabulary, train, held_out, text_bytes / tokens)
@@ -51,11 +54,21 @@ PARTS = ("train", "held_out")
 def index(corpus: de.corpus.Corpus, metric: str, folder: Path) -> tuple[de.index.Index, float]:
     """The index of a corpus by one metric, kept in `folder`, and the seconds of CPU that it took to build."""
     path, note = folder / metric, folder / f"{metric}.seconds"
-    if not note.exists():
-        start = time.process_time()
-        de.index.build(corpus, [metric], out=path, progress=False)
-        note.write_text(str(time.process_time() - start))
+    with alone(folder):
+        if not note.exists():
+            start = time.process_time()
+            de.index.build(corpus, [metric], out=path, progress=False)
+            note.write_text(str(time.process_time() - start))
     return de.index.open(path), float(note.read_text())
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """A folder that only one process at a time makes; the others wait for it, and find it made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _documents(source: str) -> Iterator[str]:
@@ -96,3 +109,14 @@ def is_held_out(text: str, one_in: int = HELD_OUT) -> bool:
     """
     found = hashlib.blake2b(text.strip().encode(), digest_size=8).digest()
     return int.from_bytes(found, "little") % one_in == 0
+
+
+def spread(items: Sequence[T], wanted: int) -> list[T]:
+    """So many of them, evenly over all; all if there are no more.
+
+    Examples:
+        >>> spread(range(10), 3)
+        [0, 3, 6]
+    """
+    wanted = min(len(items), wanted)
+    return [items[i * len(items) // wanted] for i in range(wanted)]

@@ -20,11 +20,11 @@ from torch.nn import functional
 
 import dataeff as de
 from tests.benchmarks.study import _reviews, _text
+from tests.benchmarks.study._bert_masks import Batch, Ids, masked, padded
+from tests.benchmarks.study._bert_model import Masked, WithHead, bert
+from tests.benchmarks.study._bert_sentences import FineTuning, fine_tuned
 from tests.benchmarks.study._recipe import Recipe, parts, shortened
 from tests.benchmarks.study._train import Forward, Setup
-from tests.benchmarks.study.bert_masks import Batch, Ids, masked, padded, spread
-from tests.benchmarks.study.bert_model import Masked, WithHead, bert
-from tests.benchmarks.study.bert_sentences import FineTuning, fine_tuned
 
 
 def _fine_tuning(given: Any) -> FineTuning:
@@ -77,7 +77,7 @@ def setup(
         return masked(de.transforms.trim_to_longest(batch, multiple=own.multiple), keys, ids)
 
     def fixed(many: int) -> list[tuple[Batch, torch.Tensor]]:
-        wanted = sorted(spread(len(held_out), many), key=lambda i: len(held_out[i]))
+        wanted = sorted(_text.spread(range(len(held_out)), many), key=lambda i: len(held_out[i]))
         groups = [wanted[i : i + 64] for i in range(0, len(wanted), 64)]
         key = de.rng.key("held out")
         return [masks([held_out[i] for i in some], de.rng.fold(key, some), None) for some in groups]

@@ -1,7 +1,6 @@
 """A causal language model, fine-tuned: SmolLM2 on one half of the film reviews."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,12 @@ import attrs
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 import dataeff as de
 from tests import realdata
-from tests.benchmarks.study import _text
-from tests.benchmarks.study._recipe import Recipe, parts, shortened
-from tests.benchmarks.study._train import Forward, Setup
+from tests.benchmarks.study import _next_token, _text
+from tests.benchmarks.study._recipe import Recipe, parts
+from tests.benchmarks.study._train import Setup
 
 
 @attrs.frozen(kw_only=True)
@@ -39,10 +37,8 @@ def setup(
     tiny = own.model == "tiny"
     text = _text.load(data, source="python", vocabulary=256) if tiny else _halves(data)
     corpus, held_out = (part.windows(own.length + 1) for part in (text.train, text.held_out))
-    dataset, rows = corpus.dataset(), held_out.dataset()
-    finished, measured = (
-        torch.stack([rows[i * len(rows) // wanted] for i in range(wanted)]).to(device)  # evenly over all
-        for wanted in (own.finished_on, own.measured_on)
+    measured, finished = (
+        _next_token.held_out(held_out, many, device) for many in (own.measured_on, own.finished_on)
     )
     torch.manual_seed(seed)
     model = (_tiny(own.length) if tiny else _smollm2()).to(device).train()
@@ -58,49 +54,17 @@ def setup(
         device=device,
     )
 
-    def losses(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        logits = model(input_ids=batch["input_ids"], use_cache=False).logits
-        return functional.cross_entropy(
-            logits.flatten(0, 1).float(), batch["labels"].flatten(), reduction="none"
-        )
-
-    def forward(ids: Any) -> Forward:
-        windows = torch.stack([dataset[i] for i in ids]).to(device)
-        batch = shortened(_pair(windows), whole.run, ids.step)
-        tokens = int((batch["labels"] >= 0).sum())
-        return Forward(losses(batch).sum() / tokens, samples=len(ids), tokens=tokens)
-
-    @torch.no_grad()
-    def measure(windows: torch.Tensor) -> dict[str, float]:
-        model.eval()
-        nats = sum(float(losses(_pair(part)).sum()) for part in windows.split(4))
-        model.train()
-        loss = nats / windows[:, 1:].numel()
-        return {
-            "validation_loss": loss,
-            "perplexity": math.exp(loss),
-            "bits_per_byte": loss / math.log(2) / text.bytes_per_token,
-        }
-
-    return Setup(
-        model=model,
-        optimizer=whole.optimizer,
-        run=whole.run,
-        forward=forward,
-        measure=lambda: measure(measured),
-        finish=lambda: measure(finished),
-        cost=whole.cost,
+    return _next_token.setup(
+        model,
+        lambda ids: model(input_ids=ids, use_cache=False).logits,
+        whole,
+        corpus=corpus,
+        measured=measured,
+        finished=finished,
+        bytes_per_token=text.bytes_per_token,
         evaluations=own.evaluations,
-        values={
-            "index_seconds": round(whole.index_seconds, 2),
-            "parameters": sum(p.numel() for p in model.parameters()),
-        },
+        rows=4,
     )
-
-
-def _pair(windows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """(B, S + 1) ids to S inputs and S targets."""
-    return {"input_ids": windows[:, :-1], "labels": windows[:, 1:]}
 
 
 def _smollm2() -> nn.Module:
@@ -127,12 +91,12 @@ def _tiny(length: int) -> nn.Module:
 def _halves(folder: Path) -> _text.Text:
     """The reviews as SmolLM2's tokens, made once: a half of them, and one in 50, which is of the other."""
     folder = folder / "reviews-smollm2"
-    if not (folder / "text.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = [row["text"] for row in realdata.labelled_reviews()]
-        _write([text for text in texts if not _text.is_held_out(text, 2)], folder / "train")
-        sizes = _write([text for text in texts if _text.is_held_out(text, 50)], folder / "held_out")
-        (folder / "text.json").write_text(json.dumps(sizes))
+    with _text.alone(folder):
+        if not (folder / "text.json").exists():
+            texts = [row["text"] for row in realdata.labelled_reviews()]
+            _write([text for text in texts if not _text.is_held_out(text, 2)], folder / "train")
+            sizes = _write([text for text in texts if _text.is_held_out(text, 50)], folder / "held_out")
+            (folder / "text.json").write_text(json.dumps(sizes))
     text_bytes, tokens = json.loads((folder / "text.json").read_text())
     train, held_out = (de.corpus.open(folder / part, format="megatron") for part in ("train", "held_out"))
     return _text.Text(folder, 49152, train, held_out, text_bytes / tokens)

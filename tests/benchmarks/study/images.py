@@ -12,9 +12,8 @@ from torch.nn import functional
 import dataeff as de
 from tests.benchmarks.study import _pictures
 from tests.benchmarks.study._pictures import Labelled
-from tests.benchmarks.study._recipe import FOREVER, clock_of, share_of
+from tests.benchmarks.study._recipe import FOREVER, OverEpochs, clock_of, share_of
 from tests.benchmarks.study._train import Forward, Setup
-from tests.benchmarks.study.sentences import OverEpochs
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,8 @@ from torch.nn import functional
 import dataeff as de
 from tests import realdata
 from tests.benchmarks.study import _reviews
-from tests.benchmarks.study._recipe import FOREVER, clock_of, share_of
+from tests.benchmarks.study._recipe import FOREVER, OverEpochs, clock_of, share_of
+from tests.benchmarks.study._text import spread
 from tests.benchmarks.study._train import Forward, Setup
 
 
@@ -59,21 +60,6 @@ class Classifier(nn.Module):
         return self.head((states * real).sum(1) / real.sum(1))
 
 
-@attrs.frozen
-class OverEpochs:
-    """A learning rate on the share of the epochs that is over, whatever of them was left out."""
-
-    schedule: Callable[[int], float]
-    total: int
-    sampler: Any
-    clock: de.Clock
-
-    def __call__(self, _: int) -> float:
-        first, end = self.sampler.state_dict()["first"], len(self.sampler)
-        epochs = self.sampler.epoch + (self.clock.steps - first) / (end - first)
-        return self.schedule(round(epochs / self.sampler.epochs * self.total))
-
-
 def setup(
     settings: dict[str, Any], arm: dict[str, Any], *, fraction: float, seed: int, data: Path, device: str
 ) -> Setup:
@@ -83,10 +69,10 @@ def setup(
     """
     own = Settings(**settings)
     reviews, encode = _reviews.load(own.source), _encoder(own)
-    rows = [encode(text) for text in _spread(reviews.train, own.train_on)]
-    labels = torch.tensor(_spread(reviews.train_labels, own.train_on))
+    rows = [encode(text) for text in spread(reviews.train, own.train_on)]
+    labels = torch.tensor(spread(reviews.train_labels, own.train_on))
     finished = sorted(zip(map(encode, reviews.test), reviews.test_labels, strict=True), key=_by_length)
-    measured = _spread(finished, own.measured_on)
+    measured = spread(finished, own.measured_on)
     model = _model(own, seed).to(device)
     clock, sampler = clock_of(device), _sampler(own, arm["sampler"], len(rows), fraction, seed)
     end = round(getattr(sampler, "epochs", fraction * own.epochs) * len(rows))
@@ -202,12 +188,6 @@ def _padded(rows: Any, device: str) -> dict[str, torch.Tensor]:
     """Rows of ids to (B, S) of the longest of them, and where they are real."""
     ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
     return {"input_ids": ids, "attention_mask": (ids != 0).long()}
-
-
-def _spread(items: list[Any], wanted: int) -> list[Any]:
-    """So many of them, evenly over all."""
-    wanted = min(len(items), wanted)
-    return [items[i * len(items) // wanted] for i in range(wanted)]
 
 
 def _by_length(pair: tuple[list[int], int]) -> int:

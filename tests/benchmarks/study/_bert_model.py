@@ -8,7 +8,7 @@ from torch import nn
 
 import dataeff as de
 from dataeff.clock import Processed
-from tests.benchmarks.study.bert_masks import Ids
+from tests.benchmarks.study._bert_masks import Ids
 
 
 def bert(ids: Ids, *, width: int, heads: int, layers: int, length: int, seed: int) -> Any:

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 import dataeff as de
+from tests.benchmarks.study._bert_masks import Batch
 from tests.benchmarks.study._reviews import Reviews
-from tests.benchmarks.study.bert_masks import Batch, spread
+from tests.benchmarks.study._text import spread
 from tests.benchmarks.study.sentences import Classifier
 
 
@@ -40,7 +41,7 @@ def fine_tuned(
 
     The head and the order of the sentences depend on the seed alone. `encoder` itself is trained.
     """
-    places = spread(len(reviews.train), given.sentences)
+    places = spread(range(len(reviews.train)), given.sentences)
     sentences = [reviews.train[i] for i in places]
     labels = torch.tensor([reviews.train_labels[i] for i in places], device=device)
     torch.manual_seed(de.rng.key(seed, "head") % 2**63)

@@ -59,9 +59,3 @@ def masked(batch: Batch, keys: Iterable[int], ids: Ids, *, share: float = 0.15) 
     places = chosen.flatten().nonzero().flatten()
     hidden = batch | {"input_ids": torch.where(chosen, after, before), "places": places}
     return hidden, before.flatten()[places]
-
-
-def spread(there: int, wanted: int) -> list[int]:
-    """So many places, evenly over all of them."""
-    wanted = min(there, wanted)
-    return [i * there // wanted for i in range(wanted)]
