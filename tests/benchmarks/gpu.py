@@ -20,6 +20,7 @@ from tests.benchmarks import ops_gpu, train_step_gpu
 from tests.benchmarks.record import RESULTS, write
 
 TESTS = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
+STUDY = [sys.executable, "-m", "tests.benchmarks.study", "run", "gpt", "--size", "toy", "--device", "cuda"]
 MEMORY = ["compute-sanitizer", "--error-exitcode", "9", *TESTS, "-k", "one_row_of_ids or pieces or any_masks"]
 
 
@@ -36,10 +37,16 @@ def main() -> int:
         results = demo.run(
             steps=300, seed=0, device="cuda", text=None, index=Path(folder) / "index", config=demo.Config()
         )
+        study = subprocess.run([*STUDY, "--out", folder], check=False).returncode
     print(demo.table(results))
     memory = subprocess.run(MEMORY, check=False).returncode if shutil.which(MEMORY[0]) else None
-    write("gpu", {"tests_exit_code": tests, "compute_sanitizer_exit_code": memory, "demo": results}, out)
-    return tests or memory or 0
+    codes = {
+        "tests_exit_code": tests,
+        "toy_study_exit_code": study,
+        "compute_sanitizer_exit_code": memory,
+    }
+    write("gpu", {**codes, "demo": results}, out)
+    return tests or study or memory or 0
 
 
 if __name__ == "__main__":
