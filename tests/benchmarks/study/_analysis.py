@@ -83,6 +83,12 @@ def against(results: Sequence[Result], axis: str, value: Value = loss) -> dict[t
     return found
 
 
+def compared(results: Sequence[Result]) -> list[str]:
+    """The arms beside the baseline that were trained with all of the data and with half of it."""
+    by = grouped(results)
+    return [arm for arm, fraction in by if arm != BASELINE and fraction == 1 and (arm, 0.5) in by]
+
+
 def factor(results: Sequence[Result], arm: str, axis: str, value: Value = loss) -> tuple[Estimate, str]:
     """How many times less an arm needs than the baseline with all data, to be as good; over the arm's seeds.
 

@@ -51,6 +51,10 @@ def values() -> dict[str, Callable[[], str]]:
         ),
         "gpt_table": _if(gpt, _tables.pretraining),
         "gpt_factors": _if(gpt, _tables.factors),
+        "gpt_tried": _if(
+            [run for run in gpt if run["arm"].startswith("composed") and run["fraction"] == 0.5],
+            lambda runs: _tables.measures(runs, LOSS | TIME),
+        ),
         "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, ("random_ltd", "composed", "tread"))),
         "gpt_selection": _if(gpt, _tables.selection),
         "scaling": _if(
@@ -106,11 +110,7 @@ def verdict(found: list[Result]) -> str:
         return MISSING
     reached, own, base = analysis.reaches(found, "composed", 0.5)
     best = max(
-        (
-            (arm, analysis.factor(found, arm, "tokens"))
-            for arm in dict.fromkeys(a for a, _ in by)
-            if arm != "baseline"
-        ),
+        ((arm, analysis.factor(found, arm, "tokens")) for arm in analysis.compared(found)),
         key=lambda pair: pair[1][0].mean,
     )
     said = "reaches" if reached else "does **not** reach"

@@ -52,9 +52,8 @@ def pretraining(results: Sequence[Result]) -> str:
 
 def factors(results: Sequence[Result]) -> str:
     """How many times less each arm needs to be as good as the baseline with all of the data."""
-    arms = dict.fromkeys(run["arm"] for run in results if run["arm"] != BASELINE)
     rows = [("arm", "seeds", *(f"times less {AXES[axis]}" for axis in AXES))]
-    for arm in arms:
+    for arm in analysis.compared(results):
         found = [analysis.factor(results, arm, axis) for axis in AXES]
         rows.append((titled(arm), str(found[0][0].seeds), *(times(*each) for each in found)))
     return markdown(rows)
