@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -72,8 +73,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(name, whol
     for run in {(study.arms[run.arm].router, study.arms[run.arm].sampler): run for run in expected}.values():
         for every, steps in ((0, 5), (math.inf, 4)):
             with pytest.raises(Killed):
-                _work.work(study, tmp_path, device="cpu", stop=dies_after(steps), every=every, only=str(run))
-        _work.work(study, tmp_path, device="cpu", stop=never, only=str(run))
+                _work.work(study, tmp_path, stop=dies_after(steps), every=every, only=str(run))
+        _work.work(study, tmp_path, stop=never, only=str(run))
         assert of(_work.done(study, tmp_path)[run]) == of(expected[run])
 
 
@@ -85,21 +86,21 @@ from tests.benchmarks.study import _study, _work
 left = iter(range(7))
 stop = lambda: next(left, None) is None and os.kill(os.getpid(), 9)
 study = _study.load("gpt", "toy")
-_work.work(study, Path(sys.argv[1]), device="cpu", stop=stop, every=0, only="composed-100-1")
+_work.work(study, Path(sys.argv[1]), stop=stop, every=0, only="composed-100-1")
 """
     ended = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, check=False)
     assert ended.returncode == -9
     study = _study.load("gpt", "toy")
     (folder,) = (tmp_path / "gpt_toy").iterdir()
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["run"]["clock"]["steps"] > 0
-    assert _work.work(study, tmp_path, device="cpu", stop=never, only="composed-100-1") == (1, 1)
+    assert _work.work(study, tmp_path, stop=never, only="composed-100-1") == (1, 1)
     (run,) = _work.done(study, tmp_path)
     assert of(_work.done(study, tmp_path)[run]) == of(_work.done(study, whole)[run])
 
 
 def test_stopping_in_time_leaves_a_run_to_be_resumed(whole, tmp_path, capsys):
     study, asked = _study.load("gpt", "toy"), itertools.count()
-    assert _work.work(study, tmp_path, device="cpu", stop=lambda: next(asked) > 5, only="voc-*") == (0, 1)
+    assert _work.work(study, tmp_path, stop=lambda: next(asked) > 5, only="voc-*") == (0, 1)
     assert list(tmp_path.glob("gpt_toy/voc-*/checkpoint.pt"))
     assert main(["run", "gpt", "--size", "toy", "--only", "voc-*", "--out", str(tmp_path)]) == 0
     assert "gpt_toy: 1 of 1 runs are done" in capsys.readouterr().out
@@ -111,30 +112,50 @@ def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path):
     study = _study.load("gpt", "toy")
     folder = tmp_path / "gpt_toy" / f"voc-100-1-{study.digest(study.runs()[3])}"
     folder.mkdir(parents=True)
-    with _work._claimed(folder) as mine:
+    with _work.claimed(folder) as mine:
         assert mine
-        assert _work.work(study, tmp_path, device="cpu", stop=never, only="voc-100-1")[0] == 0
+        assert _work.work(study, tmp_path, stop=never, only="voc-100-1")[0] == 0
     assert not (folder / "result.json").exists()
 
 
 def test_results_of_other_settings_are_not_taken(whole, tmp_path):
+    """Nor do they hide those of the settings that hold."""
     study = _study.load("gpt", "toy")
     path = _work.collect(study, whole, tmp_path)
     assert len(json.loads(path.read_text())["runs"]) == len(study.runs())
     other = attrs.evolve(study, settings=study.settings | {"learning_rate": 1.0})
     assert not _work.done(other, whole)
+    shutil.copytree(whole / "gpt_toy", tmp_path / "gpt_toy")
+    (folder,) = (tmp_path / "gpt_toy").glob("composed-100-1-*")
+    shutil.copytree(folder, folder.with_name("composed-100-1-zzzz"))
+    stale = json.loads((folder / "result.json").read_text()) | {"digest": "zzzz"}
+    (folder.with_name("composed-100-1-zzzz") / "result.json").write_text(json.dumps(stale))
+    assert len(_work.done(study, tmp_path)) == len(study.runs())
 
 
-def test_what_is_not_there_is_refused_by_name(capsys):
+def test_what_a_config_leaves_to_the_task_and_the_device_are_settings_too():
+    study = _study.load("gpt", "s")
+    run = study.runs()[0]
+    assert study.settings_of(run)["settings"]["keep_share"] == 0.7
+    assert _study.load("gpt", "s", "cuda").digest(run) != study.digest(run)
+
+
+def test_what_is_not_there_is_refused_by_name(tmp_path, capsys):
     with pytest.raises(ValueError, match="there is no study 'gtp'; expected one of .*gpt"):
         _study.load("gtp", "s")
     assert main(["run", "gpt", "--size", "xxl"]) == 2
     assert "gpt has no size 'xxl'; expected one of s, w64, w192, m, toy" in capsys.readouterr().err
+    assert main(["run", "gpt", "--size", "toy", "--only", "compsed*", "--out", str(tmp_path)]) == 2
+    assert "gpt_toy has no run like 'compsed*'; they are called as baseline-100-1" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main(["run", "gpt", "--size", "m", "--out", str(tmp_path)]) == 2
+        assert "gpt_m is for cuda, and there is no such device here; see --device" in capsys.readouterr().err
 
 
 def made(arm, fraction, seed, loss, **totals):
     counts = {"tokens": 100 * fraction, "flops": 100 * fraction, "seconds": 10 * fraction} | totals
-    own = {"arm": arm, "fraction": fraction, "seed": seed, "config": {"metric": None}}
+    own = {"arm": arm, "fraction": fraction, "seed": seed, "config": {"arm": {"metric": None}}}
+    own |= {"fluctuations": 0, "diverged": False, "parameters": 10}
     return own | {"final": {"validation_loss": loss, "bits_per_byte": loss / 3}, "totals": counts}
 
 
@@ -160,12 +181,61 @@ def test_what_costs_less_than_any_baseline_is_compared_with_nothing():
 
 
 def test_a_factor_is_how_much_less_is_needed_for_the_baselines_loss():
-    arm = [made("a", f, s, 4.5 - math.log2(f) + 0.02) for f in (0.5, 1.0) for s in (1, 2, 3)]
-    found, bound = analysis.factor(LINE + arm, "a", "tokens")
-    assert (found.mean, bound) == (pytest.approx(math.sqrt(2)), "")
-    good, bad = ([made("a", f, s, loss) for f in (0.5, 1.0) for s in (1, 2, 3)] for loss in (1.0, 9.0))
-    assert _tables.times(*analysis.factor(LINE + good, "a", "tokens")).startswith("at least 2.00")
-    assert _tables.times(*analysis.factor(LINE + bad, "a", "tokens")).startswith("less than 1.00")
+    """By seed; the baseline's loss rises by 0.01 with the seed, and so does the arm's."""
+    arm = [made("a", f, s, 4.5 - math.log2(f) + 0.01 * s) for f in (0.5, 1.0) for s in (1, 2, 3)]
+    found = analysis.factor(LINE + arm, "a", "tokens")
+    assert (found.times.mean, found.bound) == (pytest.approx(math.sqrt(2)), "")
+    assert found.times.half == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ((1.0, 1.0, 1.0), "at least 2.00"),
+        ((9.0, 9.0, 9.0), "less than 1.00"),
+        ((1.0, 1.0, 9.0), "about 1.67, beyond the runs with some seeds"),
+    ],
+)
+def test_a_factor_that_is_a_bound_says_so(losses, words):
+    arm = [made("a", f, s, loss) for f in (0.5, 1.0) for s, loss in enumerate(losses, 1)]
+    assert str(analysis.factor(LINE + arm, "a", "tokens")) == words
+
+
+def test_seeds_without_several_shares_tell_no_factor():
+    arm = [made("a", 1.0, s, 4.0) for s in (1, 2, 3)]
+    assert analysis.factor(LINE + arm, "a", "tokens") is None
+    arm.append(made("a", 0.5, 2, 6.0))
+    assert analysis.factor(LINE + arm, "a", "tokens").times.seeds == 1
+
+
+def test_the_baseline_to_beat_is_the_best_at_each_share():
+    better = [made("baseline_unscaled", 0.5, s, 5.5) for s in (1, 2, 3)]
+    found = analysis.reference(LINE + better)
+    assert {fraction: runs[0]["arm"] for fraction, runs in found.items()} == {
+        0.25: "baseline",
+        0.5: "baseline_unscaled",
+        1.0: "baseline",
+    }
+    arm = [made("a", 0.5, 1, 5.0)]
+    assert analysis.against(LINE + better + arm, "tokens")["a", 0.5].mean == pytest.approx(-0.5)
+
+
+def test_whether_an_arm_reaches_the_baseline_needs_seeds():
+    base = [made("baseline", 1.0, s, 5 + 0.01 * s) for s in (1, 2, 3)]
+    good, bad = ([made("composed", 0.5, s, loss) for s in (1, 2, 3)] for loss in (5.03, 5.2))
+    assert analysis.reaches(base + good, "composed", 0.5).reached is True
+    assert analysis.reaches(base + bad, "composed", 0.5).reached is False
+    assert analysis.reaches(base[:1] + good, "composed", 0.5).reached is None
+    assert analysis.reaches(base, "composed", 0.5) is None
+
+
+def test_tables_show_what_is_compared():
+    arm = [made("ltd", f, s, 5.2 - math.log2(f), flops=60 * f) for f in (0.5, 1.0) for s in (1, 2, 3)]
+    assert "| `ltd` | 100% | 3 | 0.00 | 5.200 ± 0.000 |" in _tables.pretraining(LINE + arm)
+    assert "| `ltd` | 50% | 3 | 40.0% ± 0.0% | 0.0% ± 0.0% |" in _tables.savings(LINE + arm, ["ltd"])
+    sizes = [[{**run, "parameters": size} for run in LINE + arm] for size in (10, 100, 1000)]
+    assert "the factor changes by +0.000" in _tables.scaling(sizes, "ltd")
+    assert _tables.scaling([LINE, LINE, LINE], "ltd") == ""
 
 
 def test_the_page_is_what_the_committed_tables_say():

@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from tests import realdata
 from tests.benchmarks.study import _study, _work
 
 CACHE = Path.home() / ".cache" / "dataeff-study"
@@ -27,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument(
         "--processes", type=int, default=1, help="so many runs at once, a core each (default: 1)"
     )
-    run.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    run.add_argument("--device", help="cpu or cuda (default: the config's for the size)")
     _with_out(run)
     again = commands.add_parser("again", help="train one finished run anew, and note both losses")
     again.add_argument("study", choices=_study.names())
@@ -42,31 +45,43 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         return int({"run": _run, "again": _again, "table": _table, "page": _page}[options.command](options))
-    except ValueError as error:
+    except (ValueError, realdata.Unavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 def _run(options: argparse.Namespace) -> int:
-    study = _study.load(options.study, options.size)
-    if options.processes > 1:
-        own = [sys.executable, "-m", "tests.benchmarks.study", "run", options.study, "--size", options.size]
-        own += ["--only", options.only, "--minutes", str(options.minutes), "--every", str(options.every)]
-        own += ["--device", options.device, "--out", str(options.out)]
-        started = [subprocess.Popen(own) for _ in range(options.processes)]
-        return max(each.wait() for each in started)
+    study = _study.load(options.study, options.size, options.device)
+    if study.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"{study} is for {study.device}, and there is no such device here; see --device")
     stop = _stopper(60 * options.minutes)
-    done, due = _work.work(
-        study, options.out, device=options.device, stop=stop, every=options.every, only=options.only
-    )
+    if options.processes > 1:
+        return _together(options, stop)
+    done, due = _work.work(study, options.out, stop=stop, every=options.every, only=options.only)
     print(f"{study}: {done} of {due} runs are done")
     return 0
 
 
+def _together(options: argparse.Namespace, stop: Callable[[], bool]) -> int:
+    """Several processes of this command, which are told to stop when this one is."""
+    own = [sys.executable, "-m", "tests.benchmarks.study", "run", options.study, "--size", options.size]
+    own += ["--only", options.only, "--every", str(options.every), "--out", str(options.out)]
+    own += ["--device", options.device] if options.device else []
+    started = [subprocess.Popen(own) for _ in range(options.processes)]
+    while any(each.poll() is None for each in started):
+        if stop():
+            for each in started:
+                each.terminate()
+            break
+        time.sleep(0.5)
+    return int(max(map(abs, [each.wait() for each in started])) > 0)
+
+
 def _stopper(seconds: float) -> Callable[[], bool]:
-    """Says to stop when the time is over or SIGTERM was received."""
+    """Says to stop when the time is over, or SIGTERM or SIGINT was received."""
     end, told = time.monotonic() + seconds, []
-    signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.append(True))
     return lambda: bool(told) or time.monotonic() > end
 
 
@@ -77,9 +92,10 @@ def _again(options: argparse.Namespace) -> int:
     run = next((run for run in study.runs() if str(run) == options.run), None)
     if run is None:
         raise ValueError(f"{study} has no run {options.run}; expected one as {study.runs()[0]}")
-    found = _again.again(study, run, options.out, device="cpu", stop=_stopper(math.inf))
+    found = _again.again(study, run, options.out, stop=_stopper(math.inf))
     if found is None:
-        return 1
+        print(f"{run} was stopped; the same command goes on with it")
+        return 0
     print(f"{run}: {found['before']['loss']:.4f} before, {found['loss']:.4f} now")
     return 0
 

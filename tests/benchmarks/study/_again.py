@@ -15,9 +15,7 @@ from tests.benchmarks.study._study import Run, Study
 PATH = _work.TABLES / "again.json"
 
 
-def again(
-    study: Study, run: Run, out: Path, *, device: str, stop: Callable[[], bool]
-) -> dict[str, Any] | None:
+def again(study: Study, run: Run, out: Path, *, stop: Callable[[], bool]) -> dict[str, Any] | None:
     """Train a run that is in the committed table anew, and write both losses to `PATH`; None if stopped.
 
     ValueError for a run that is not in the table.
@@ -27,7 +25,12 @@ def again(
         raise ValueError(
             f"{study} has no finished run {run}; see tests/benchmarks/results/study/{study}.json"
         )
-    result = _work.do(study, run, out / "again", out / "data", device=device, stop=stop)
+    folder = out / "again" / str(study) / f"{run}-{study.digest(run)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _work.claimed(folder) as mine:
+        if not mine:
+            raise ValueError(f"another process is at {run} already; wait for it")
+        result = _work.do(study, run, folder, out / "data", stop=stop)
     if result is None:
         return None
     found = {
@@ -41,7 +44,7 @@ def again(
         "loss": _loss(result),
     }
     others = json.loads(PATH.read_text()) if PATH.exists() else []
-    PATH.write_text(json.dumps([*others, found], indent=1) + "\n")
+    _work.write(PATH, json.dumps([*others, found], indent=1) + "\n")
     return found
 
 

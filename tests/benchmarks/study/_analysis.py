@@ -63,22 +63,37 @@ def grouped(results: Iterable[Result]) -> dict[tuple[str, float], list[Result]]:
     return dict(found)
 
 
+def reference(results: Iterable[Result]) -> dict[float, list[Result]]:
+    """The best baseline at each share of the data, by its mean loss: the paper's learning rate is not always.
+
+    Arms whose names begin with "baseline" differ in their learning rate alone.
+    """
+    found: dict[float, list[Result]] = {}
+    for (arm, fraction), runs in grouped(results).items():
+        mean = np.mean([loss(run) for run in runs])
+        if arm.startswith(BASELINE) and mean < np.mean(
+            [loss(r) for r in found.get(fraction, [])] or [math.inf]
+        ):
+            found[fraction] = runs
+    return found
+
+
 def against(results: Sequence[Result], axis: str, value: Value = loss) -> dict[tuple[str, float], Estimate]:
-    """By arm and share of the data: its value less the baseline's at equal cost, by seed, then over seeds.
+    """By arm and share of the data: its value less the best baseline's at equal cost, over seeds.
 
     The baseline's value at a cost is read off its own runs of the same seed, which ended at several shares
     of the data, linearly over the logarithm of the cost. Runs that cost less than the least of these or more
     than the greatest (by over 2%) are compared with nothing and left out.
     """
-    cost, lines = consumed(axis), _lines(results, consumed(axis), value)
-    found = {}
+    cost, base = consumed(axis), [run for runs in reference(results).values() for run in runs]
+    lines, found = _lines(base, cost, value), {}
     for key, runs in grouped(results).items():
         differences = [
-            value(run) - base
+            value(run) - there
             for run in runs
-            if (base := _read(lines.get(run["seed"], []), cost(run))) is not None
+            if (there := _read(lines.get(run["seed"], []), cost(run))) is not None
         ]
-        if differences and key[0] != BASELINE:
+        if differences and not key[0].startswith(BASELINE):
             found[key] = estimate(differences)
     return found
 
@@ -86,39 +101,63 @@ def against(results: Sequence[Result], axis: str, value: Value = loss) -> dict[t
 def compared(results: Sequence[Result]) -> list[str]:
     """The arms beside the baseline that were trained with all of the data and with half of it."""
     by = grouped(results)
-    return [arm for arm, fraction in by if arm != BASELINE and fraction == 1 and (arm, 0.5) in by]
+    return [
+        arm for arm, fraction in by if not arm.startswith(BASELINE) and fraction == 1 and (arm, 0.5) in by
+    ]
 
 
-def factor(results: Sequence[Result], arm: str, axis: str, value: Value = loss) -> tuple[Estimate, str]:
-    """How many times less an arm needs than the baseline with all data, to be as good; over the arm's seeds.
+@attrs.frozen
+class Factor:
+    """How many times less is needed, and which bound that is: "", ">=", "<", or "~" with some seeds only."""
 
-    Second, which bound it is: "" if it was between the arm's runs; ">=" if its cheapest run was as good
-    already, "<" if its dearest was not, "~" if it was so with some seeds.
+    times: Estimate
+    bound: str
+
+    def __str__(self) -> str:
+        mean, half = f"{self.times.mean:.2f}", f"{self.times.half:.2f}"
+        if self.bound == "":
+            return mean + ("" if math.isnan(self.times.half) else f" ± {half}")
+        words = {">=": "at least {}", "<": "less than {}", "~": "about {}, beyond the runs with some seeds"}
+        return words[self.bound].format(mean)
+
+
+def factor(results: Sequence[Result], arm: str, axis: str, value: Value = loss) -> Factor | None:
+    """How many times less an arm needs than the baseline with all data, to be as good; over seeds.
+
+    A seed counts if the arm was trained with it at several shares of the data, and the best baseline with
+    all. Between these runs of the arm its value is linear over the logarithm of the cost. The bound is
+    ">=" where its cheapest run was as good already, "<" where its dearest was not. None if no seed counts.
     """
-    found, bounds = factors(results, arm, axis, value)
-    return estimate(found), bounds.pop() if len(bounds) == 1 else "~"
+    cost, found, bounds = consumed(axis), [], set()
+    full = {run["seed"]: run for run in reference(results).get(1.0, [])}
+    for seed, line in _lines((run for run in results if run["arm"] == arm), cost, value).items():
+        if seed in full and len(line) > 1:
+            costs, values = np.log([c for c, _ in line]), np.minimum.accumulate([v for _, v in line])
+            target = value(full[seed])
+            bounds.add(">=" if values[0] <= target else "<" if values[-1] > target else "")
+            found.append(float(cost(full[seed]) / np.exp(np.interp(-target, -values, costs))))
+    if not found:
+        return None
+    return Factor(estimate(found), bounds.pop() if len(bounds) == 1 else "~")
 
 
-def factors(
-    results: Sequence[Result], arm: str, axis: str, value: Value = loss
-) -> tuple[list[float], set[str]]:
-    """The same by seed, and all bounds there are."""
-    cost = consumed(axis)
-    full = [run for run in results if run["arm"] == BASELINE and run["fraction"] == 1]
-    target, paid = np.mean([value(run) for run in full]), np.mean([cost(run) for run in full])
-    found, bounds = [], set()
-    for line in _lines(results, cost, value, arm).values():
-        costs, values = np.log([c for c, _ in line]), np.minimum.accumulate([v for _, v in line])
-        bounds.add(">=" if values[0] <= target else "<" if values[-1] > target else "")
-        found.append(float(paid / np.exp(np.interp(-target, -values, costs))))
-    return found, bounds
+@attrs.frozen
+class Reached:
+    """Whether an arm is within the baseline's 95% interval, or better; `reached` is None with one seed."""
+
+    reached: bool | None
+    own: Estimate
+    base: Estimate
 
 
-def reaches(results: Sequence[Result], arm: str, fraction: float) -> tuple[bool, Estimate, Estimate]:
-    """Whether an arm with a share of the data is within the baseline's interval with all, or better."""
-    by = grouped(results)
-    own, base = (estimate(map(loss, by[key])) for key in ((arm, fraction), (BASELINE, 1.0)))
-    return own.mean <= base.mean + base.half, own, base
+def reaches(results: Sequence[Result], arm: str, fraction: float) -> Reached | None:
+    """An arm with a share of the data against the best baseline with all. None if one of them is missing."""
+    own, base = grouped(results).get((arm, fraction)), reference(results).get(1.0)
+    if not own or not base:
+        return None
+    found, goal = estimate(map(loss, own)), estimate(map(loss, base))
+    enough = not math.isnan(goal.half)
+    return Reached(found.mean <= goal.mean + goal.half if enough else None, found, goal)
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> Estimate:
@@ -128,14 +167,11 @@ def slope(x: Sequence[float], y: Sequence[float]) -> Estimate:
     return Estimate(float(fit.slope), half, len(x))
 
 
-def _lines(
-    results: Iterable[Result], cost: Value, value: Value, arm: str = BASELINE
-) -> dict[int, list[tuple[float, float]]]:
-    """An arm's runs of each seed as pairs of cost and value, the cheapest first."""
+def _lines(runs: Iterable[Result], cost: Value, value: Value) -> dict[int, list[tuple[float, float]]]:
+    """Runs of each seed as pairs of cost and value, the cheapest first."""
     found: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for run in results:
-        if run["arm"] == arm:
-            found[run["seed"]].append((cost(run), value(run)))
+    for run in runs:
+        found[run["seed"]].append((cost(run), value(run)))
     return {seed: sorted(pairs) for seed, pairs in found.items()}
 
 

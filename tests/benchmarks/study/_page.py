@@ -11,11 +11,12 @@ from tests.benchmarks.study import _plots, _study, _tables, _work
 from tests.benchmarks.study._again import PATH
 from tests.benchmarks.study._analysis import Result
 from tests.benchmarks.study._study import Study
+from tests.benchmarks.study._tables import Column
 
 TEMPLATE = Path(__file__).parent / "page.md"
 DOCS = Path(__file__).parents[3] / "docs"
 MAIN = ("baseline", "seqtru_voc", "random_ltd", "composed")
-MISSING = "*Not run yet.*"
+MISSING = "*No result yet.*"
 
 
 def write(docs: Path = DOCS) -> list[Path]:
@@ -52,15 +53,18 @@ def values() -> dict[str, Callable[[], str]]:
         "gpt_table": _if(gpt, _tables.pretraining),
         "gpt_factors": _if(gpt, _tables.factors),
         "gpt_tried": _if(
-            [run for run in gpt if run["arm"].startswith("composed") and run["fraction"] == 0.5],
+            [
+                run
+                for run in gpt
+                if run["arm"].startswith(TRIED)
+                and not run["arm"].endswith("_layers")
+                and run["fraction"] == 0.5
+            ],
             lambda runs: _tables.measures(runs, LOSS | TIME),
         ),
         "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, ("random_ltd", "composed", "tread"))),
         "gpt_selection": _if(gpt, _tables.selection),
-        "scaling": _if(
-            found.get("gpt_w64", []) and found.get("gpt_w192", []),
-            lambda _: _tables.scaling([found[f"gpt_{size}"] for size in ("w64", "s", "w192")]),
-        ),
+        "scaling": lambda: _scaling([found[f"gpt_{size}"] for size in ("w64", "s", "w192")]),
         "bert_table": _if(
             found.get("bert_s", []), lambda runs: _tables.measures(runs, LOSS | ACCURACY | TIME)
         ),
@@ -86,10 +90,20 @@ def values() -> dict[str, Callable[[], str]]:
     }
 
 
-LOSS = {"loss": (("final", "validation_loss"), ".3f")}
-ACCURACY = {"accuracy": (("final", "accuracy"), ".1%")}
-TIME = {"TFLOPs": (("totals", "flops"), ".2e"), "seconds": (("totals", "seconds"), ".0f")}
-SAMPLES = {"samples": (("totals", "samples"), ",.0f")}
+LOSS = {"loss": Column(analysis.loss)}
+ACCURACY = {"accuracy": Column(lambda run: run["final"]["accuracy"], ".1%")}
+TIME = {
+    "TFLOPs": Column(lambda run: run["totals"]["flops"] / 1e12, ".1f", interval=False),
+    "seconds": Column(analysis.consumed("seconds"), ".0f", interval=False),
+}
+SAMPLES = {"samples": Column(analysis.consumed("samples"), ",.0f", interval=False)}
+PERPLEXITY = {"perplexity": Column(lambda run: run["final"]["perplexity"], ".2f")}
+TRIED = ("baseline", "composed")
+"""Arms whose names begin so were tried for half of the data; those that count by layers are told apart."""
+
+
+def _scaling(sizes: list[list[Result]]) -> str:
+    return (_tables.scaling(sizes) if all(sizes) else "") or MISSING
 
 
 def _without(found: list[Result], word: str) -> list[Result]:
@@ -104,22 +118,29 @@ def studies() -> list[Study]:
 
 
 def verdict(found: list[Result]) -> str:
-    """Whether half of the data is enough, in a sentence."""
-    by = analysis.grouped(found)
-    if ("composed", 0.5) not in by or ("baseline", 1.0) not in by:
+    """Whether half of the data is enough, and how much is saved, in a few sentences."""
+    half = analysis.reaches(found, "composed", 0.5)
+    if half is None:
         return MISSING
-    reached, own, base = analysis.reaches(found, "composed", 0.5)
-    best = max(
-        ((arm, analysis.factor(found, arm, "tokens")) for arm in analysis.compared(found)),
-        key=lambda pair: pair[1][0].mean,
+    said = {True: "reaches", False: "does **not** reach", None: "cannot yet be held against"}[half.reached]
+    text = (
+        f"On CPU cores (size S), the composed arm with 50% of the data {said} the validation loss of the "
+        f"baseline with all of it: {half.own} against {half.base} nats a token ({half.own.seeds} and "
+        f"{half.base.seeds} seeds)."
     )
-    said = "reaches" if reached else "does **not** reach"
-    return (
-        f"On two CPU cores, the composed arm with 50% of the data {said} the validation loss of the baseline "
-        f"with all of it: {own} against {base} nats a token ({own.seeds} and {base.seeds} seeds, 95% "
-        f"intervals). What needs least data for the baseline's loss is {_tables.titled(best[0])}, "
-        f"{_tables.times(*best[1])} times less."
-    )
+    composed = [analysis.factor(found, "composed", axis) for axis in ("tokens", "flops", "seconds")]
+    if all(composed):
+        data, flops, seconds = composed
+        text += f" How many times less it needs for that loss: of the data {data}, of FLOPs {flops}, of time {seconds}."
+    tried = {
+        arm: analysis.estimate(map(analysis.loss, runs))
+        for (arm, fraction), runs in analysis.grouped(found).items()
+        if fraction == 0.5 and arm.startswith("composed") and not arm.endswith("_layers")
+    }
+    best = min(tried, key=lambda arm: tried[arm].mean)
+    if len(tried) == 1:
+        return text
+    return f"{text} Of {len(tried)} settings of it at 50%, {_tables.titled(best)} is best, at {tried[best]}."
 
 
 def pictures(folder: Path) -> list[Path]:

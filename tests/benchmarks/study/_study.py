@@ -1,6 +1,7 @@
 """A study: its arms, at what shares of the data, with which seeds, in which order."""
 
 import hashlib
+import importlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,7 @@ class Study:
     name: str
     size: str
     task: str
+    device: str
     settings: dict[str, Any]
     arms: dict[str, Arm]
     stages: tuple[dict[str, Any], ...]
@@ -68,13 +70,18 @@ class Study:
                     for arm in stage["arms"]:
                         yield Run(arm, fraction, seed)
 
+    def module(self) -> Any:
+        """The task: what trains a run."""
+        return importlib.import_module(f"tests.benchmarks.study.{self.task}")
+
     def settings_of(self, run: Run) -> dict[str, Any]:
-        """All that a run depends on beside the code."""
+        """All that a run depends on beside the code, with what the config leaves to the task."""
         arm = self.arms[run.arm]
         own = {key: value for key, value in attrs.asdict(arm).items() if key != "settings"}
         return {
             "task": self.task,
-            "settings": self.settings | arm.settings,
+            "device": self.device,
+            "settings": attrs.asdict(self.module().Settings(**self.settings | arm.settings)),
             "arm": own,
             "fraction": run.fraction,
             "seed": run.seed,
@@ -96,18 +103,22 @@ def sizes(name: str) -> list[str]:
     return list(tomllib.loads((CONFIGS / f"{name}.toml").read_text())["sizes"])
 
 
-def load(name: str, size: str) -> Study:
-    """Read a config at a size. Raises ValueError, with what there is, for a name or a size that is not."""
+def load(name: str, size: str, device: str | None = None) -> Study:
+    """Read a config at a size, for a device other than its own if one is given.
+
+    Raises ValueError, with what there is, for a name or a size that is not.
+    """
     if name not in names():
         raise ValueError(f"there is no study {name!r}; expected one of {', '.join(names())}")
     text = tomllib.loads((CONFIGS / f"{name}.toml").read_text())
     if size not in text["sizes"]:
         raise ValueError(f"{name} has no size {size!r}; expected one of {', '.join(text['sizes'])}")
     own = dict(text["sizes"][size])
-    stages = own.pop("stages", text.get("stages"))
+    stages, own_device = own.pop("stages"), own.pop("device", "cpu")
     arms = {arm: Arm(**given) for arm, given in text["arms"].items()}
     _check(stages, arms, name)
-    return Study(name, size, text["task"], text["settings"] | own, arms, tuple(stages))
+    settings = text["settings"] | own
+    return Study(name, size, text["task"], device or own_device, settings, arms, tuple(stages))
 
 
 def _check(stages: list[Mapping[str, Any]], arms: Mapping[str, Arm], name: str) -> None:

@@ -1,8 +1,10 @@
 """The tables of docs/evidence.md, as Markdown, each from the results of one study."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import attrs
 
 from tests.benchmarks.study import _analysis as analysis
 from tests.benchmarks.study._analysis import BASELINE, Estimate, Result
@@ -29,21 +31,31 @@ def pretraining(results: Sequence[Result]) -> str:
     """Every arm at every share of the data: how good, against the baseline at equal cost, how steady."""
     versus = {axis: analysis.against(results, axis) for axis in AXES}
     rows = [
-        ("arm", "data", "seeds", "loss", "bits per byte", *(f"at equal {AXES[a]}" for a in AXES), "rises")
+        (
+            "arm",
+            "data",
+            "seeds",
+            "million tokens",
+            "loss",
+            "bits per byte",
+            *(f"at equal {AXES[a]}" for a in AXES),
+            "rises",
+        )
     ]
     for key, runs in in_order(results):
         loss = analysis.estimate(map(analysis.loss, runs))
         bits = analysis.estimate(run["final"]["bits_per_byte"] for run in runs)
         rises = sum(run["fluctuations"] for run in runs)
-        diverged = sum(run["divergences"] for run in runs)
+        diverged = sum(run["diverged"] for run in runs)
         rows.append(
             (
                 titled(key[0]),
                 f"{key[1]:.0%}",
                 str(len(runs)),
+                f"{sum(run['totals']['tokens'] for run in runs) / len(runs) / 1e6:.2f}",
                 str(loss),
                 str(bits),
-                *(signed(versus[axis].get(key)) for axis in AXES),
+                *(signed(versus[axis].get(key), len(runs)) for axis in AXES),
                 f"{rises}" + (f", {diverged} diverged" if diverged else ""),
             )
         )
@@ -54,76 +66,87 @@ def factors(results: Sequence[Result]) -> str:
     """How many times less each arm needs to be as good as the baseline with all of the data."""
     rows = [("arm", "seeds", *(f"times less {AXES[axis]}" for axis in AXES))]
     for arm in analysis.compared(results):
-        found = [analysis.factor(results, arm, axis) for axis in AXES]
-        rows.append((titled(arm), str(found[0][0].seeds), *(times(*each) for each in found)))
+        found = [factor for axis in AXES if (factor := analysis.factor(results, arm, axis))]
+        if found:
+            rows.append((titled(arm), str(found[0].times.seeds), *map(str, found)))
     return markdown(rows)
 
 
 def savings(results: Sequence[Result], arms: Sequence[str]) -> str:
-    """What a run of as many tokens saves on paper and in time, and both at equal loss."""
-    by, rows = analysis.grouped(results), [("arm", "data", "FLOPs saved", "time saved", "of it realized")]
+    """What a run of as many tokens saves on paper and in time, against the baseline of the same seed."""
+    by, rows = analysis.grouped(results), [("arm", "data", "seeds", "FLOPs saved", "time saved")]
     for (arm, fraction), runs in by.items():
-        if arm not in arms or (BASELINE, fraction) not in by:
-            continue
-        flops, seconds = (_saved(runs, by[BASELINE, fraction], axis) for axis in ("flops", "seconds"))
-        rows.append(
-            (titled(arm), f"{fraction:.0%}", f"{flops:.1%}", f"{seconds:.1%}", f"{seconds / flops:.2f}")
-        )
+        base = {run["seed"]: run for run in by.get((BASELINE, fraction), [])}
+        pairs = [(run, base[run["seed"]]) for run in runs if run["seed"] in base]
+        if arm in arms and pairs:
+            flops, seconds = (
+                analysis.estimate(1 - own["totals"][axis] / plain["totals"][axis] for own, plain in pairs)
+                for axis in ("flops", "seconds")
+            )
+            rows.append((titled(arm), f"{fraction:.0%}", str(len(pairs)), percent(flops), percent(seconds)))
     return markdown(rows)
 
 
-def _saved(runs: Sequence[Result], base: Sequence[Result], axis: str) -> float:
-    own, whole = (sum(run["totals"][axis] for run in each) / len(each) for each in (runs, base))
-    return 1 - own / whole
+def percent(found: Estimate) -> str:
+    """A share with its interval."""
+    return f"{found.mean:.1%}" + ("" if math.isnan(found.half) else f" ± {found.half:.1%}")
 
 
 def selection(results: Sequence[Result]) -> str:
     """What finding the difficulty of all samples took, once, beside what a run takes."""
-    run = analysis.estimate(
-        r["totals"]["seconds"] for r in results if r["arm"] == BASELINE and r["fraction"] == 1
-    )
-    took: dict[str, list[float]] = {}
+    whole = analysis.reference(results).get(1.0)
+    took: dict[str, float] = {}
     for result in results:
-        if metric := result["config"]["metric"]:
-            took.setdefault(metric, []).append(result["index_seconds"])
+        if metric := result["config"]["arm"]["metric"]:
+            took[metric] = max(result["index_seconds"], took.get(metric, 0.0))
     rows = [("metric", "seconds to index", "of a baseline run")]
-    rows += [(f"`{m}`", f"{max(s):.1f}", f"{max(s) / run.mean:.1%}") for m, s in took.items()]
+    if whole:
+        run = analysis.estimate(result["totals"]["seconds"] for result in whole)
+        rows += [(f"`{metric}`", f"{s:.1f}", f"{s / run.mean:.1%}") for metric, s in took.items()]
     return markdown(rows)
 
 
-def measures(results: Sequence[Result], columns: dict[str, tuple[tuple[str, ...], str]]) -> str:
-    """Any figures of every arm. A column has a title, where in a result it is, and its format."""
+@attrs.frozen
+class Column:
+    """A figure of runs: what it is of one, and how it is shown."""
+
+    value: Callable[[Result], float]
+    shown: str = ".3f"
+    interval: bool = True
+
+
+def measures(results: Sequence[Result], columns: dict[str, Column]) -> str:
+    """Any figures of every arm, by the columns' titles."""
     rows = [("arm", "data", "seeds", *columns)]
     for (arm, fraction), runs in in_order(results):
         cells = []
-        for place, shown in columns.values():
-            found = analysis.estimate(_at(run, place) for run in runs)
-            half = "" if math.isnan(found.half) or place[0] == "totals" else f" ± {found.half:{shown}}"
-            cells.append(f"{found.mean:{shown}}{half}")
+        for column in columns.values():
+            found = analysis.estimate(map(column.value, runs))
+            half = "" if math.isnan(found.half) or not column.interval else f" ± {found.half:{column.shown}}"
+            cells.append(f"{found.mean:{column.shown}}{half}")
         rows.append((titled(arm), f"{fraction:.0%}", str(len(runs)), *cells))
     return markdown(rows)
 
 
 def scaling(sizes: Sequence[Sequence[Result]], arm: str = "composed") -> str:
-    """An arm against the baseline at several sizes, and the line through it."""
-    rows = [
-        ("parameters", "seeds", "baseline", f"{titled(arm)}, 50%", f"{titled(arm)}, 100%", "times less data")
-    ]
+    """An arm against the baseline at several sizes, and a line through the means; "" if one is not done."""
+    title = titled(arm)
+    rows = [("parameters", "seeds", "baseline", f"{title}, 50%", f"{title}, 100%", "times less data")]
     x, y = [], []
     for results in sizes:
-        by, (own, bound) = analysis.grouped(results), analysis.factor(results, arm, "tokens")
-        size, by_seed = results[0]["parameters"], analysis.factors(results, arm, "tokens")[0]
-        x += [size] * len(by_seed)
-        y += by_seed
+        by, whole = analysis.grouped(results), analysis.reference(results).get(1.0)
+        own = analysis.factor(results, arm, "tokens")
+        if own is None or whole is None or (arm, 0.5) not in by or (arm, 1.0) not in by:
+            return ""
+        x.append(results[0]["parameters"])
+        y.append(own.times.mean)
         losses = (
-            str(analysis.estimate(map(analysis.loss, by[key])))
-            for key in ((analysis.BASELINE, 1.0), (arm, 0.5), (arm, 1.0))
+            str(analysis.estimate(map(analysis.loss, runs))) for runs in (whole, by[arm, 0.5], by[arm, 1.0])
         )
-        rows.append((f"{size:,}", str(own.seeds), *losses, times(own, bound)))
-    line = analysis.slope(x, y)
+        rows.append((f"{x[-1]:,}", str(own.times.seeds), *losses, str(own)))
     return (
-        f"{markdown(rows)}\n\nThe factor changes by {signed(line)} with ten times the parameters: least "
-        "squares over all seeds, 95% interval."
+        f"{markdown(rows)}\n\nWith ten times the parameters, embeddings among them, the factor changes by "
+        f"{signed(analysis.slope(x, y))}: least squares over the means of the sizes, 95% interval."
     )
 
 
@@ -135,13 +158,6 @@ def again(found: Sequence[dict[str, Any]]) -> str:
         name = f"`{own['study']}` `{own['run']}`"
         rows.append((name, f"{own['before']['loss']:.4f}", f"{own['loss']:.4f}", words, own["date"][:10]))
     return markdown(rows)
-
-
-def _at(result: Result, place: tuple[str, ...]) -> float:
-    value: Any = result
-    for name in place:
-        value = value[name]
-    return float(value)
 
 
 def provenance(studies: Sequence[tuple[Study, Sequence[Result]]]) -> str:
@@ -175,15 +191,10 @@ def titled(arm: str) -> str:
     return f"`{arm}`"
 
 
-def signed(difference: Estimate | None) -> str:
-    """A difference with its sign; nothing if there is none."""
+def signed(difference: Estimate | None, seeds: int | None = None) -> str:
+    """A difference with its sign, and its seeds if they are not these; nothing if there is none."""
     if difference is None:
         return ""
     half = "" if math.isnan(difference.half) else f" ± {difference.half:.3f}"
-    return f"{difference.mean:+.3f}{half}"
-
-
-def times(found: Estimate, bound: str) -> str:
-    """A factor with its interval, or the bound that it is."""
-    half = "" if math.isnan(found.half) or bound == ">=" else f" ± {found.half:.2f}"
-    return f"{'at least ' if bound == '>=' else 'less than ' if bound == '<' else ''}{found.mean:.2f}{half}"
+    fewer = f" (n={difference.seeds})" if seeds not in (None, difference.seeds) else ""
+    return f"{difference.mean:+.3f}{half}{fewer}"

@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 import dataeff as de
+from dataeff import _files
 from dataeff.clock import Log
 
 DIVERGED = 1.3
@@ -54,12 +55,12 @@ class Watched:
 
     best: float = math.inf
     rises: int = 0
-    diverged: int = 0
+    diverged: bool = False
 
     def take(self, loss: float) -> None:
         """A validation loss, of the samples that are measured on the way."""
         self.rises += not loss <= self.best
-        self.diverged += not loss <= self.best + math.log(DIVERGED)
+        self.diverged |= not loss <= self.best + math.log(DIVERGED)
         self.best = min(self.best, loss)
 
 
@@ -118,13 +119,14 @@ def train(
                     saved = time.monotonic()
                     if stop():
                         return None
+    _save(folder, setup, watched)  # measuring may take long, and be cut off
     figures = setup.finish() if alive else {"validation_loss": math.nan}
     return {
         **setup.values,
         "final": figures,
         "totals": _totals(clock),
         "fluctuations": watched.rises,
-        "divergences": watched.diverged + (not alive),
+        "diverged": watched.diverged or not alive,
         "curve": [_row(row) for row in de.clock.read_log(log.path)],
     }
 
@@ -155,9 +157,7 @@ def _save(folder: Path, setup: Setup, watched: Watched) -> None:
         "run": setup.run.state_dict(),
         "watched": attrs.asdict(watched),
     }
-    beside = folder / "checkpoint.part"
-    torch.save(state, beside)
-    beside.replace(folder / "checkpoint.pt")
+    _files.write(folder / "checkpoint.pt", lambda file: torch.save(state, file))
 
 
 def _totals(clock: de.Clock) -> dict[str, Any]:

@@ -3,14 +3,15 @@
 import contextlib
 import fcntl
 import fnmatch
-import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dataeff import _files
 from tests.benchmarks import record
 from tests.benchmarks.study import _train
 from tests.benchmarks.study._study import Run, Study
@@ -19,22 +20,23 @@ TABLES = record.RESULTS / "study"
 
 
 def work(
-    study: Study, out: Path, *, device: str, stop: Callable[[], bool], every: float = 60.0, only: str = "*"
+    study: Study, out: Path, *, stop: Callable[[], bool], every: float = 60.0, only: str = "*"
 ) -> tuple[int, int]:
     """Train what is due, until all is done or `stop` says so. Gives how many runs are done, and of how many.
 
     A run that another process is at is left to it. `only` is a pattern of the names of those to do.
     """
-    torch.set_num_threads(1)  # two runs on two cores are faster than one, and sums have one order
     runs = [run for run in study.runs() if fnmatch.fnmatch(str(run), only)]
+    if not runs:
+        raise ValueError(f"{study} has no run like {only!r}; they are called as {study.runs()[0]}")
     for run in runs:
         if stop():
             break
         folder = out / str(study) / f"{run}-{study.digest(run)}"
         folder.mkdir(parents=True, exist_ok=True)
-        with _claimed(folder) as mine:
+        with claimed(folder) as mine:
             if mine and run not in done(study, out):
-                do(study, run, folder, out / "data", device=device, stop=stop, every=every)
+                do(study, run, folder, out / "data", stop=stop, every=every)
     return sum(run in done(study, out) for run in runs), len(runs)
 
 
@@ -53,9 +55,9 @@ def committed(study: Study) -> dict[Run, dict[str, Any]]:
 
 def _by_run(study: Study, results: Iterable[dict[str, Any]]) -> dict[Run, dict[str, Any]]:
     """In the order of the config, without those of other settings than the config has now."""
-    found = {(each["arm"], each["fraction"], each["seed"]): each for each in results}
-    pairs = ((run, found.get((run.arm, run.fraction, run.seed), {})) for run in study.runs())
-    return {run: result for run, result in pairs if result.get("digest") == study.digest(run)}
+    due = {study.digest(run): run for run in study.runs()}
+    found = {due[each["digest"]]: each for each in results if each["digest"] in due}
+    return {run: found[run] for run in due.values() if run in found}
 
 
 def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
@@ -65,8 +67,13 @@ def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
     lines = ",\n".join(json.dumps(result) for result in found.values())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{study}.json"
-    path.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "runs": [\n{lines}\n ]\n}}\n')
+    write(path, f'{json.dumps(head, indent=1)[:-2]},\n "runs": [\n{lines}\n ]\n}}\n')
     return path
+
+
+def write(path: Path, text: str) -> None:
+    """A file that is whole or not there."""
+    _files.write(path, lambda file: _files.put(file, text.encode()))
 
 
 def do(
@@ -75,30 +82,36 @@ def do(
     folder: Path,
     data: Path,
     *,
-    device: str,
     stop: Callable[[], bool],
     every: float = 60.0,
 ) -> dict[str, Any] | None:
     """Train one run in its folder; gives the result that is then in `result.json`, or None if stopped."""
+    torch.set_num_threads(1)  # two runs on two cores are faster than one, and sums have one order
     given = study.settings_of(run)
-    task = importlib.import_module(f"tests.benchmarks.study.{study.task}")
-    setup = task.setup(
-        given["settings"], given["arm"], fraction=run.fraction, seed=run.seed, data=data, device=device
+    setup = study.module().setup(
+        given["settings"], given["arm"], fraction=run.fraction, seed=run.seed, data=data, device=study.device
     )
     found = _train.train(setup, folder, every=every, stop=stop, name=str(run))
     if found is None:
         return None
     own = {"arm": run.arm, "fraction": run.fraction, "seed": run.seed, "digest": study.digest(run)}
-    result = own | {"config": given["arm"], **record.stamp()} | found
-    beside = folder / "result.part"
-    beside.write_text(json.dumps(result) + "\n")
-    beside.replace(folder / "result.json")
+    result = own | {"config": given, **record.stamp(_versions())} | found
+    write(folder / "result.json", json.dumps(result) + "\n")
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return result
 
 
+def _versions() -> dict[str, str]:
+    """Of what models and tokens come from, where it is installed."""
+    found = {}
+    for name in ("dataeff", "transformers", "tokenizers"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 @contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
+def claimed(folder: Path) -> Iterator[bool]:
     """Whether this process, and no other, has the folder; the system lets go of it when the process ends."""
     with (folder / "lock").open("w") as file:
         try:

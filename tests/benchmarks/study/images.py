@@ -114,7 +114,7 @@ def setup(
         real = weights > 0  # what fills up an epoch's last batch is not trained on
         some, weights = torch.tensor(ids)[real], weights[real].to(device)
         losses = _losses(model(scaled(train.pictures[some])).logits, train.labels[some])
-        if arm["sampler"] == "importance":
+        if arm["sampler"] == "importance" and losses.isfinite().all():  # else the run is at its end
             sampler.update(some, losses.detach())
         return Forward((losses * weights).sum() / len(ids), samples=len(some), tokens=len(some) * own.tokens)
 

@@ -111,7 +111,7 @@ def setup(
         there = torch.tensor(ids)[weights > 0]  # without what the last batch of an epoch is filled up with
         batch = _padded([rows[i] for i in there], device)
         losses = functional.cross_entropy(model(**batch), labels[there].to(device), reduction="none")
-        if arm["sampler"] == "importance":
+        if arm["sampler"] == "importance" and losses.isfinite().all():  # else the run is at its end
             sampler.update(there, losses)
         loss = (losses * weights[weights > 0].to(device)).sum() / len(ids)
         return Forward(loss, samples=len(there), tokens=int(batch["attention_mask"].sum()))
