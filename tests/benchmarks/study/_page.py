@@ -131,7 +131,10 @@ def verdict(found: list[Result]) -> str:
     composed = [analysis.factor(found, "composed", axis) for axis in ("tokens", "flops", "seconds")]
     if all(composed):
         data, flops, seconds = composed
-        text += f" How many times less it needs for that loss: of the data {data}, of FLOPs {flops}, of time {seconds}."
+        text += (
+            f" How many times less it needs for that loss: of the data {data}, of FLOPs {flops}, of time "
+            f"{seconds}."
+        )
     tried = {
         arm: analysis.estimate(map(analysis.loss, runs))
         for (arm, fraction), runs in analysis.grouped(found).items()
