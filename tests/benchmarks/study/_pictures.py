@@ -1,9 +1,7 @@
 """Grey pictures with a label each, some of them held out: Fashion-MNIST, and small digits for CI."""
 
-import contextlib
 import gzip
 import hashlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from numpy.typing import NDArray
 from tests import realdata
 
 HELD_OUT = 5  # one digit in so many
-_FASHION = "usr/share/datasets/fashion-mnist"
 
 
 @attrs.frozen(eq=False)
@@ -65,20 +62,9 @@ def is_held_out(picture: bytes) -> bool:
     return int.from_bytes(found, "little") % HELD_OUT == 0
 
 
-def fashion_mnist() -> Path:
-    """The folder of Fashion-MNIST's four files, as its Debian package holds them (MIT licence)."""
-    folder = realdata._cache() / "fashion-mnist"
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
-            realdata._unpack("dataset-fashion-mnist", Path(beside))
-            with contextlib.suppress(OSError):  # another process was faster
-                (Path(beside) / _FASHION).rename(folder)
-    return folder
-
-
 def _fashion(part: str) -> Labelled:
-    pictures = _idx(fashion_mnist() / f"{part}-images-idx3-ubyte.gz", header=16)
-    labels = _idx(fashion_mnist() / f"{part}-labels-idx1-ubyte.gz", header=8)
+    pictures = _idx(realdata.fashion_mnist() / f"{part}-images-idx3-ubyte.gz", header=16)
+    labels = _idx(realdata.fashion_mnist() / f"{part}-labels-idx1-ubyte.gz", header=8)
     return Labelled(
         torch.from_numpy(pictures.reshape(-1, 1, 28, 28)), torch.from_numpy(labels.astype(np.int64))
     )

@@ -39,7 +39,7 @@ def at_the_end(results: Sequence[Result], path: Path, *, arms: Sequence[str]) ->
 
 
 def on_the_way(results: Sequence[Result], path: Path, *, arms: Sequence[str], fraction: float = 1.0) -> None:
-    """Mean validation loss over seeds against the tokens consumed so far, and against FLOPs."""
+    """Validation loss of each run against the tokens consumed so far, and against FLOPs."""
     figure = new_figure(9, 3.8)
     places = figure.subplots(1, 2, sharey=True)
     for place, (axis, scale, title) in zip(

@@ -40,7 +40,7 @@ def load(folder: Path, *, source: str, vocabulary: int) -> Text:
     folder = folder / f"{source}-{vocabulary}"
     with alone(folder):
         if not (folder / "text.json").exists():
-            encode = _encoder(source, vocabulary)
+            encode = encoder(source, vocabulary)
             sizes = [_write(source, folder / part, encode, held_out=part == "held_out") for part in PARTS]
             (folder / "text.json").write_text(json.dumps(sizes[-1]))
     text_bytes, tokens = json.loads((folder / "text.json").read_text())
@@ -82,7 +82,8 @@ def _documents(source: str) -> Iterator[str]:
             yield from file
 
 
-def _encoder(source: str, vocabulary: int) -> Any:
+def encoder(source: str, vocabulary: int) -> Any:
+    """From text to tokens, as a source has them: a function of a string that gives an array."""
     if source == "python":
         return lambda text: np.frombuffer(text.encode(), np.uint8)
     from tokenizers import Tokenizer

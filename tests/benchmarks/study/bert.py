@@ -64,8 +64,8 @@ def setup(
     own = Settings(**settings)
     ids, reviews = Ids(own.vocabulary), _reviews.load(own.reviews)
     text = _text.load(data, source=own.text, vocabulary=own.vocabulary)
-    encode = _text._encoder(own.text, own.vocabulary)
-    tested = {encode(f"{sentence}\n").tobytes() for sentence in reviews.test}
+    encode = _text.encoder(own.text, own.vocabulary)
+    tested = {tuple(encode(f"{sentence}\n").tolist()) for sentence in reviews.test}
     samples = _samples(text.train, own, without=tested)
     corpus, held_out = de.corpus.from_samples(samples), _samples(text.held_out, own)
     sizes = {name: getattr(own, name) for name in ("width", "heads", "layers", "length")}
@@ -148,9 +148,9 @@ def setup(
     )
 
 
-def _samples(corpus: de.corpus.Corpus, own: Settings, without: Collection[bytes] = ()) -> list[Any]:
+def _samples(corpus: de.corpus.Corpus, own: Settings, without: Collection[tuple[int, ...]] = ()) -> list[Any]:
     """The beginnings of the documents, without some documents."""
-    documents = [tokens for i in range(len(corpus)) if (tokens := corpus[i]).tobytes() not in without]
+    documents = [tokens for i in range(len(corpus)) if tuple((tokens := corpus[i]).tolist()) not in without]
     if own.separator is not None:
         documents = [part for tokens in documents for part in _split(tokens, own.separator)]
     return [tokens[: own.length] for tokens in documents if len(tokens)]

@@ -29,7 +29,6 @@ class Settings(Recipe):
     evaluations: int = 10
     autocast: bool = False
     """Matrix products in bfloat16."""
-    compiled: bool = False
 
 
 def setup(
@@ -58,11 +57,10 @@ def setup(
         device=device,
         router=_router(arm["router"], own.vocabulary),
     )
-    called = torch.compile(model) if own.compiled else model
 
     def logits(ids: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=own.autocast):
-            return called(ids)
+            return model(ids)
 
     return _next_token.setup(
         model,
