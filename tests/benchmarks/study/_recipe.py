@@ -1,7 +1,6 @@
 """The paper's recipe on any model: curriculum, lengths, token routing and learning rate, as an arm says."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,18 +141,3 @@ def shortened(batch: dict[str, Any], run: de.composition.Composed, step: int) ->
     length = int(run.plan.seqlen(step))
     reshape = run.plan.transform == "reshape"
     return de.transforms.reshape(batch, length) if reshape else de.transforms.truncate(batch, length)
-
-
-@attrs.frozen
-class OverEpochs:
-    """A learning rate on the share of the epochs that is over, whatever of them was left out."""
-
-    schedule: Callable[[int], float]
-    total: int
-    sampler: Any
-    clock: de.Clock
-
-    def __call__(self, _: int) -> float:
-        first, end = self.sampler.state_dict()["first"], len(self.sampler)
-        epochs = self.sampler.epoch + (self.clock.steps - first) / (end - first)
-        return self.schedule(round(epochs / self.sampler.epochs * self.total))

@@ -10,15 +10,14 @@ from torch import nn
 from torch.nn import functional
 
 import dataeff as de
-from tests.benchmarks.study import _pictures
+from tests.benchmarks.study import _epochs, _pictures
 from tests.benchmarks.study._pictures import Labelled
-from tests.benchmarks.study._recipe import FOREVER, OverEpochs, clock_of, share_of
-from tests.benchmarks.study._train import Forward, Setup
+from tests.benchmarks.study._train import Setup
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
-    """Of the model, the pictures, the steps and the paces."""
+class Settings(_epochs.Epochs):
+    """Of the model and the pictures."""
 
     pictures: str
     size: int
@@ -31,104 +30,48 @@ class Settings:
     """Standard deviation of the weights at first."""
     train: int
     """Pictures of an epoch: the first so many that are not held out."""
-    epochs: int
-    """Of a run with all of the data."""
-    batch_size: int
-    learning_rate: float
-    warmup: float = 0.05
-    """Share of the budget over which the learning rate rises."""
-    floor: float = 0.01
     weight_decay: float = 0.05
-    keep_start: int = 0
-    """Tokens that enter a routed layer at first. The class token is one as any other, as in the paper: it
-    bypasses the layers that it is not drawn for, and the first and the last see it always."""
-    keep_grows: bool = True
-    keep_share: float = 0.8
-    """Of the steps that the run takes, those until all tokens are kept."""
-    keep_multiple: int = 4
-    prune: float = 0.5
-    """The share of pictures with a low loss that the importance sampler leaves out of an epoch."""
     measured_on: int = 1000
     """Held-out pictures on the way, the same for all runs; all of them at the end."""
     evaluations: int = 10
-
-    @property
-    def tokens(self) -> int:
-        """Of a picture: its patches and the class token."""
-        return (self.size // self.patch) ** 2 + 1
 
 
 def setup(
     settings: dict[str, Any], arm: dict[str, Any], *, fraction: float, seed: int, data: Path, device: str
 ) -> Setup:
-    """A run, ready to train: so large a fraction of the epochs, over the same pictures.
-
-    With the importance sampler the budget is what all of its epochs would be without leaving out any; it
-    ends with them, and the learning rate decays over them. Its `samples` are those that were back-propagated.
-    """
+    """A run, ready to train."""
     own = Settings(**settings)
     train, held_out = _pictures.load(own.pictures)
-    train = train[: own.train]
+    train, tokens = train[: own.train], (own.size // own.patch) ** 2 + 1  # patches and the class token
     model = _model(own, seed).to(device)
-    blocks = own.layers if arm["budget"] == "layer_tokens" else 1
-    if arm["sampler"] == "importance":
-        epochs = max(1, round(fraction * own.epochs))
-        sampler: Any = de.samplers.importance(
-            len(train), batch_size=own.batch_size, seed=seed, epochs=epochs, prune=own.prune
-        )
-        samples = epochs * len(train)
-    else:
-        samples = round(fraction * own.epochs * len(train))
-        sampler = de.samplers.shuffled(len(train), batch_size=own.batch_size, seed=seed, steps=FOREVER)
-    clock, end = clock_of(device), samples * own.tokens * blocks
-    cost = de.flops.measured(model, torch.zeros(1, 1, own.size, own.size, device=device))
-    route = de.routing.attach(
-        model,
-        router=arm["router"] or "random_ltd",
-        keep=_keep(own, samples) if arm["router"] else own.tokens,  # one that keeps all only counts
+    whole = _epochs.parts(
+        own,
+        arm,
+        fraction=fraction,
         seed=seed,
-    )
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=own.learning_rate * arm["rate"],
-        weight_decay=own.weight_decay,
-        fused=True,
-    )
-    schedule: Any = de.lr.cosine(warmup=round(own.warmup * end), total=end, floor=own.floor)
-    if arm["sampler"] == "importance":
-        schedule = OverEpochs(schedule, end, sampler, clock)
-    run = de.compose(
-        clock=clock,
-        sampler=sampler,
-        route=route,
-        lr=de.lr.by_clock(optimizer, schedule, clock, on=arm["budget"]),
-        length=own.tokens,
+        model=model,
+        cost=de.flops.measured(model, torch.zeros(1, 1, own.size, own.size, device=device)),
+        samples=len(train),
+        length=tokens,
         packed=True,
-        cost=cost,
-        until={arm["budget"]: end},
+        device=device,
     )
     scaled = _scaling(train, device)
 
-    def forward(ids: Any) -> Forward:
-        weights = torch.tensor(getattr(ids, "weights", [1.0] * len(ids)))
-        real = weights > 0  # what fills up an epoch's last batch is not trained on
-        some, weights = torch.tensor(ids)[real], weights[real].to(device)
-        losses = _losses(model(scaled(train.pictures[some])).logits, train.labels[some])
-        if arm["sampler"] == "importance" and losses.isfinite().all():  # else the run is at its end
-            sampler.update(some, losses.detach())
-        return Forward((losses * weights).sum() / len(ids), samples=len(some), tokens=len(some) * own.tokens)
+    def losses_of(some: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return _losses(model(scaled(train.pictures[some])).logits, train.labels[some]), len(some) * tokens
 
     def measure(those: Labelled) -> dict[str, float]:
         return _figures(model, scaled, those)
 
     return Setup(
         model=model,
-        optimizer=optimizer,
-        run=run,
-        forward=forward,
+        optimizer=whole.optimizer,
+        run=whole.run,
+        forward=lambda ids: _epochs.forward(ids, whole, losses_of),
         measure=lambda: measure(held_out.spread(own.measured_on)),
         finish=lambda: measure(held_out),
-        cost=cost,
+        cost=whole.cost,
         evaluations=own.evaluations,
         values={"parameters": sum(p.numel() for p in model.parameters())},
     )
@@ -152,13 +95,6 @@ def _model(own: Settings, seed: int) -> nn.Module:
         num_labels=10,
     )
     return ViTForImageClassification(config).train()
-
-
-def _keep(own: Settings, samples: int) -> Any:
-    if not own.keep_grows:
-        return own.keep_start
-    steps = share_of(samples // own.batch_size, own.keep_share)
-    return de.pacing.linear(own.keep_start, own.tokens, steps=steps, multiple=own.keep_multiple)
 
 
 def _scaling(train: Labelled, device: str) -> Callable[[torch.Tensor], torch.Tensor]:

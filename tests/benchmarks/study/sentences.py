@@ -11,15 +11,14 @@ from torch.nn import functional
 
 import dataeff as de
 from tests import realdata
-from tests.benchmarks.study import _reviews
-from tests.benchmarks.study._recipe import FOREVER, OverEpochs, clock_of, share_of
+from tests.benchmarks.study import _epochs, _reviews
 from tests.benchmarks.study._text import spread
-from tests.benchmarks.study._train import Forward, Setup
+from tests.benchmarks.study._train import Setup
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
-    """Of the data, the steps and the paces."""
+class Settings(_epochs.Epochs):
+    """Of the model and the sentences."""
 
     encoder: str = "minilm"
     """Or "tiny": random weights, and bytes as tokens."""
@@ -28,19 +27,7 @@ class Settings:
     """Sentences of the training part, evenly spread; at most all."""
     length: int
     """Tokens that a longer sentence is cut to."""
-    batch_size: int
-    epochs: int
-    """With all of the data; a share of it is that share of the epochs."""
-    learning_rate: float
-    warmup: float = 0.06
-    floor: float = 0.0
     weight_decay: float = 0.01
-    keep_start: int
-    keep_share: float = 0.7
-    """Of the baseline's steps, until the kept tokens have grown to `length`."""
-    keep_multiple: int = 4
-    prune: float = 0.5
-    """Share that `importance` leaves out of the sentences with a loss below the mean."""
     measured_on: int = 256
     """Held-out sentences on the way, the same for all runs."""
     evaluations: int = 8
@@ -63,10 +50,7 @@ class Classifier(nn.Module):
 def setup(
     settings: dict[str, Any], arm: dict[str, Any], *, fraction: float, seed: int, data: Path, device: str
 ) -> Setup:
-    """A run, ready to train. Its budget is on samples: those that were back-propagated.
-
-    With the importance sampler it ends after the epochs, with fewer of them.
-    """
+    """A run, ready to train."""
     own = Settings(**settings)
     reviews, encode = _reviews.load(own.source), _encoder(own)
     rows = [encode(text) for text in spread(reviews.train, own.train_on)]
@@ -74,47 +58,23 @@ def setup(
     finished = sorted(zip(map(encode, reviews.test), reviews.test_labels, strict=True), key=_by_length)
     measured = spread(finished, own.measured_on)
     model = _model(own, seed).to(device)
-    clock, sampler = clock_of(device), _sampler(own, arm["sampler"], len(rows), fraction, seed)
-    end = round(getattr(sampler, "epochs", fraction * own.epochs) * len(rows))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=own.learning_rate * arm["rate"], weight_decay=own.weight_decay, fused=True
-    )
-    schedule: Any = de.lr.linear(warmup=round(own.warmup * end), total=end, floor=own.floor)
-    if arm["sampler"] == "importance":
-        schedule = OverEpochs(schedule, end, sampler, clock)
-    cost = de.flops.measured(model, **_padded([rows[0]], device))
-    keep = de.pacing.linear(
-        own.keep_start,
-        own.length,
-        steps=share_of(end // own.batch_size, own.keep_share),
-        multiple=own.keep_multiple,
-    )
-    route = de.routing.attach(
-        model,
-        router=arm["router"] or "random_ltd",
-        keep=keep if arm["router"] else own.length,  # one that keeps all counts what blocks process
+    whole = _epochs.parts(
+        own,
+        arm,
+        fraction=fraction,
         seed=seed,
-    )
-    run = de.compose(
-        clock=clock,
-        sampler=sampler,
-        route=route,
-        lr=de.lr.by_clock(optimizer, schedule, clock, on="samples"),
+        model=model,
+        cost=de.flops.measured(model, **_padded([rows[0]], device)),
+        samples=len(rows),
         length=own.length,
         packed=False,
-        cost=cost,
-        until={"samples": end},
+        device=device,
     )
 
-    def forward(ids: Any) -> Forward:
-        weights = torch.tensor(getattr(ids, "weights", [1.0] * len(ids)))
-        there = torch.tensor(ids)[weights > 0]  # without what the last batch of an epoch is filled up with
-        batch = _padded([rows[i] for i in there], device)
-        losses = functional.cross_entropy(model(**batch), labels[there].to(device), reduction="none")
-        if arm["sampler"] == "importance" and losses.isfinite().all():  # else the run is at its end
-            sampler.update(there, losses)
-        loss = (losses * weights[weights > 0].to(device)).sum() / len(ids)
-        return Forward(loss, samples=len(there), tokens=int(batch["attention_mask"].sum()))
+    def losses_of(some: torch.Tensor) -> tuple[torch.Tensor, int]:
+        batch = _padded([rows[i] for i in some], device)
+        losses = functional.cross_entropy(model(**batch), labels[some].to(device), reduction="none")
+        return losses, int(batch["attention_mask"].sum())
 
     @torch.no_grad()
     def measure(held_out: list[Any]) -> dict[str, float]:
@@ -130,12 +90,12 @@ def setup(
 
     return Setup(
         model=model,
-        optimizer=optimizer,
-        run=run,
-        forward=forward,
+        optimizer=whole.optimizer,
+        run=whole.run,
+        forward=lambda ids: _epochs.forward(ids, whole, losses_of),
         measure=lambda: measure(measured),
         finish=lambda: measure(finished),
-        cost=cost,
+        cost=whole.cost,
         evaluations=own.evaluations,
         values={"parameters": sum(p.numel() for p in model.parameters()), "sentences": len(rows)},
     )
@@ -173,15 +133,6 @@ def _model(own: Settings, seed: int) -> Classifier:
         encoder = BertModel.from_pretrained(realdata.minilm(), add_pooling_layer=False, **off)
     torch.manual_seed(seed)  # whatever loading has drawn
     return Classifier(encoder, encoder.config.hidden_size).train()
-
-
-def _sampler(own: Settings, name: str, samples: int, fraction: float, seed: int) -> Any:
-    if name == "importance":
-        epochs = max(1, round(fraction * own.epochs))
-        return de.samplers.importance(
-            samples, batch_size=own.batch_size, seed=seed, epochs=epochs, prune=own.prune
-        )
-    return de.samplers.shuffled(samples, batch_size=own.batch_size, seed=seed, steps=FOREVER)
 
 
 def _padded(rows: Any, device: str) -> dict[str, torch.Tensor]:
