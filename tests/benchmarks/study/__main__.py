@@ -74,7 +74,8 @@ def _together(options: argparse.Namespace, stop: Callable[[], bool]) -> int:
                 each.terminate()
             break
         time.sleep(0.5)
-    return int(max(map(abs, [each.wait() for each in started])) > 0)
+    codes = [each.wait() for each in started]
+    return int(any(codes))
 
 
 def _stopper(seconds: float) -> Callable[[], bool]:

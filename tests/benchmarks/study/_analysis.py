@@ -22,8 +22,13 @@ class Estimate:
     half: float
     seeds: int
 
+    def shown(self, form: str) -> str:
+        """The mean, and half of the interval if there is one, each formatted so; a sign is the mean's."""
+        half = "" if math.isnan(self.half) else f" ± {self.half:{form.removeprefix('+')}}"
+        return f"{self.mean:{form}}{half}"
+
     def __str__(self) -> str:
-        return f"{self.mean:.3f}" + ("" if math.isnan(self.half) else f" ± {self.half:.3f}")
+        return self.shown(".3f")
 
 
 def estimate(values: Iterable[float]) -> Estimate:
@@ -68,14 +73,15 @@ def reference(results: Iterable[Result]) -> dict[float, list[Result]]:
 
     Arms whose names begin with "baseline" differ in their learning rate alone.
     """
-    found: dict[float, list[Result]] = {}
+    shares: dict[float, list[list[Result]]] = defaultdict(list)
     for (arm, fraction), runs in grouped(results).items():
-        mean = np.mean([loss(run) for run in runs])
-        if arm.startswith(BASELINE) and mean < np.mean(
-            [loss(r) for r in found.get(fraction, [])] or [math.inf]
-        ):
-            found[fraction] = runs
-    return found
+        if arm.startswith(BASELINE):
+            shares[fraction].append(runs)
+    return {share: min(arms, key=_mean_loss) for share, arms in shares.items()}
+
+
+def _mean_loss(runs: list[Result]) -> float:
+    return estimate(map(loss, runs)).mean
 
 
 def against(results: Sequence[Result], axis: str, value: Value = loss) -> dict[tuple[str, float], Estimate]:
@@ -114,11 +120,10 @@ class Factor:
     bound: str
 
     def __str__(self) -> str:
-        mean, half = f"{self.times.mean:.2f}", f"{self.times.half:.2f}"
         if self.bound == "":
-            return mean + ("" if math.isnan(self.times.half) else f" ± {half}")
+            return self.times.shown(".2f")
         words = {">=": "at least {}", "<": "less than {}", "~": "about {}, beyond the runs with some seeds"}
-        return words[self.bound].format(mean)
+        return words[self.bound].format(f"{self.times.mean:.2f}")
 
 
 def factor(results: Sequence[Result], arm: str, axis: str, value: Value = loss) -> Factor | None:

@@ -1,6 +1,5 @@
 """The tables of docs/evidence.md, as Markdown, each from the results of one study."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -83,13 +82,10 @@ def savings(results: Sequence[Result], arms: Sequence[str]) -> str:
                 analysis.estimate(1 - own["totals"][axis] / plain["totals"][axis] for own, plain in pairs)
                 for axis in ("flops", "seconds")
             )
-            rows.append((titled(arm), f"{fraction:.0%}", str(len(pairs)), percent(flops), percent(seconds)))
+            rows.append(
+                (titled(arm), f"{fraction:.0%}", str(len(pairs)), flops.shown(".1%"), seconds.shown(".1%"))
+            )
     return markdown(rows)
-
-
-def percent(found: Estimate) -> str:
-    """A share with its interval."""
-    return f"{found.mean:.1%}" + ("" if math.isnan(found.half) else f" ± {found.half:.1%}")
 
 
 def selection(results: Sequence[Result]) -> str:
@@ -122,8 +118,7 @@ def measures(results: Sequence[Result], columns: dict[str, Column]) -> str:
         cells = []
         for column in columns.values():
             found = analysis.estimate(map(column.value, runs))
-            half = "" if math.isnan(found.half) or not column.interval else f" ± {found.half:{column.shown}}"
-            cells.append(f"{found.mean:{column.shown}}{half}")
+            cells.append(found.shown(column.shown) if column.interval else f"{found.mean:{column.shown}}")
         rows.append((titled(arm), f"{fraction:.0%}", str(len(runs)), *cells))
     return markdown(rows)
 
@@ -195,6 +190,5 @@ def signed(difference: Estimate | None, seeds: int | None = None) -> str:
     """A difference with its sign, and its seeds if they are not these; nothing if there is none."""
     if difference is None:
         return ""
-    half = "" if math.isnan(difference.half) else f" ± {difference.half:.3f}"
     fewer = f" (n={difference.seeds})" if seeds not in (None, difference.seeds) else ""
-    return f"{difference.mean:+.3f}{half}{fewer}"
+    return difference.shown("+.3f") + fewer

@@ -29,15 +29,18 @@ def work(
     runs = [run for run in study.runs() if fnmatch.fnmatch(str(run), only)]
     if not runs:
         raise ValueError(f"{study} has no run like {only!r}; they are called as {study.runs()[0]}")
+    before = committed(study)
     for run in runs:
         if stop():
             break
+        if run in before:
+            continue
         folder = out / str(study) / f"{run}-{study.digest(run)}"
         folder.mkdir(parents=True, exist_ok=True)
         with claimed(folder) as mine:
-            if mine and run not in done(study, out):
+            if mine and not (folder / "result.json").exists():
                 do(study, run, folder, out / "data", stop=stop, every=every)
-    return sum(run in done(study, out) for run in runs), len(runs)
+    return len(done(study, out).keys() & set(runs)), len(runs)
 
 
 def done(study: Study, out: Path) -> dict[Run, dict[str, Any]]:
