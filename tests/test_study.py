@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.benchmarks.study import _analysis as analysis
-from tests.benchmarks.study import _page, _study, _tables, _work
+from tests.benchmarks.study import _page, _study, _tables, _tuned, _verdict, _work
 from tests.benchmarks.study.__main__ import main
 
 
@@ -152,6 +152,27 @@ def test_what_is_not_there_is_refused_by_name(tmp_path, capsys):
         assert "gpt_m is for cuda, and there is no such device here; see --device" in capsys.readouterr().err
 
 
+def test_the_tuner_searches_the_beginnings_of_runs(tmp_path):
+    """The real one: its log in `out`, what it found in the words of the config."""
+    study = _study.load("gpt", "toy")
+    path = _tuned.tune(study, tmp_path / "out", tmp_path)
+    (found,) = json.loads(path.read_text())["searches"]
+    assert (found["paced"], found["arm"]) == ("seqlen", "seqtru_voc")
+    assert [probe["why"] for probe in found["probes"][:3]] == ["recipe", "scaled rate", "start"]
+    assert all(probe["losses"][-1][0] == 6 for probe in found["probes"] if probe["stable"])
+    own = found["settings"]
+    assert own["seqlen_share"] == own["difficulty_share"] == found["duration"] / 10
+    assert own["seqlen_start"] == found["start"]
+    assert (tmp_path / "out" / "tune" / "gpt_toy_seqlen" / "tuning.jsonl").exists()
+    assert "| `seqlen` | `seqtru_voc` | 8 to 16 | 50% to 100% |" in _tables.tuned([found])
+
+
+def test_a_study_without_searches_has_nothing_to_tune(tmp_path):
+    study = _study.load("images", "toy")
+    with pytest.raises(ValueError, match=r"images_toy has nothing to tune; its config has no .*toy.tune"):
+        _tuned.tune(study, tmp_path)
+
+
 def made(arm, fraction, seed, loss, **totals):
     counts = {"tokens": 100 * fraction, "flops": 100 * fraction, "seconds": 10 * fraction} | totals
     own = {"arm": arm, "fraction": fraction, "seed": seed, "config": {"arm": {"metric": None}}}
@@ -227,6 +248,22 @@ def test_whether_an_arm_reaches_the_baseline_needs_seeds():
     assert analysis.reaches(base + bad, "composed", 0.5).reached is False
     assert analysis.reaches(base[:1] + good, "composed", 0.5).reached is None
     assert analysis.reaches(base, "composed", 0.5) is None
+
+
+def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
+    """`composed_b` is best of the first seed, and worse with the others."""
+    base = [made("baseline", 1.0, s, 5 + 0.01 * s) for s in (1, 2, 3)]
+    own = [made("composed", 0.5, s, 5.2) for s in (1, 2, 3)]
+    own += [made("composed_b", 0.5, s, 5.0 if s == 1 else 5.3) for s in (1, 2, 3)]
+    own += [made("composed_b_layers", 0.5, s, 5.0, tokens=70) for s in (1, 2, 3)]
+    said = _verdict.verdict(base + own)
+    assert (
+        "Of 2 settings of it at 50%, `composed_b` is best: it does **not** reach that loss, at 5.300" in said
+    )
+    assert "(2 seeds that it was not chosen by)" in said
+    assert "50% are 70% of the tokens and 50% of the FLOPs, and `composed_b_layers` reaches that loss" in said
+    assert "the seed that it was chosen by" in _verdict.verdict(base + own[:4])
+    assert _verdict.verdict(base) == ""
 
 
 def test_tables_show_what_is_compared():

@@ -37,6 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     again.add_argument("run", help="as in the table: composed-050-1")
     again.add_argument("--size", default="s")
     _with_out(again)
+    tune = commands.add_parser("tune", help="search the paces of a study by short probes, as its config says")
+    tune.add_argument("study", choices=_study.names())
+    tune.add_argument("--size", default="s")
+    _with_out(tune)
     table = commands.add_parser("table", help="gather what is finished in tests/benchmarks/results/study/")
     table.add_argument("study", choices=_study.names())
     table.add_argument("--size", default="s")
@@ -44,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("page", help="write docs/evidence.md and its pictures from the tables")
     options = parser.parse_args(argv)
     try:
-        return int({"run": _run, "again": _again, "table": _table, "page": _page}[options.command](options))
+        return int(COMMANDS[options.command](options))
     except (ValueError, realdata.Unavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -101,6 +105,13 @@ def _again(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tune(options: argparse.Namespace) -> int:
+    from tests.benchmarks.study import _tuned
+
+    print(_tuned.tune(_study.load(options.study, options.size), options.out))
+    return 0
+
+
 def _table(options: argparse.Namespace) -> int:
     print(_work.collect(_study.load(options.study, options.size), options.out))
     return 0
@@ -124,6 +135,9 @@ def _first_lines() -> str:
     from tests.benchmarks import study
 
     return (study.__doc__ or "").split("\n\n")[0]
+
+
+COMMANDS = {"run": _run, "again": _again, "tune": _tune, "table": _table, "page": _page}
 
 
 if __name__ == "__main__":

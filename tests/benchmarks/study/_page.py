@@ -2,16 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.study import _analysis as analysis
-from tests.benchmarks.study import _plots, _study, _tables, _work
+from tests.benchmarks.study import _plots, _study, _tables, _tuned, _work
 from tests.benchmarks.study._again import PATH
 from tests.benchmarks.study._analysis import Result
 from tests.benchmarks.study._study import Study
 from tests.benchmarks.study._tables import Column
+from tests.benchmarks.study._verdict import verdict
 
 TEMPLATE = Path(__file__).parent / "page.md"
 DOCS = Path(__file__).parents[3] / "docs"
@@ -45,7 +46,7 @@ def values() -> dict[str, Callable[[], str]]:
         found.get(name, []) for name in ("gpt_s", "images_s", "images_selection_s", "sentences_s")
     )
     return {
-        "verdict": lambda: verdict(gpt),
+        "verdict": lambda: verdict(gpt) or MISSING,
         "gpt_picture": _picture(gpt, "gpt", "Loss at the end against data, FLOPs and time, by arm"),
         "gpt_curves": _picture(
             gpt, "gpt-curves", "Validation loss on the way against tokens and FLOPs, by arm"
@@ -62,28 +63,24 @@ def values() -> dict[str, Callable[[], str]]:
             ],
             lambda runs: _tables.measures(runs, LOSS | TIME),
         ),
+        "gpt_tuned": _tuned_table,
         "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, ("random_ltd", "composed", "tread"))),
         "gpt_selection": _if(gpt, _tables.selection),
         "scaling": lambda: _scaling([found[f"gpt_{size}"] for size in ("w64", "s", "w192")]),
-        "bert_table": _if(
-            found.get("bert_s", []), lambda runs: _tables.measures(runs, LOSS | ACCURACY | TIME)
+        "bert_table": _measured(found["bert_s"], LOSS | ACCURACY | TIME, DATA_AND_TIME),
+        "causal_lm_table": _measured(found["causal_lm_s"], LOSS | PERPLEXITY | TIME, DATA_AND_TIME),
+        "sentences_table": _measured(
+            _without(sentences, "importance"), ACCURACY | LOSS | TIME, DATA_AND_TIME[1:]
         ),
-        "causal_lm_table": _if(
-            found.get("causal_lm_s", []), lambda runs: _tables.measures(runs, LOSS | TIME)
-        ),
-        "sentences_table": _if(
-            _without(sentences, "importance"), lambda runs: _tables.measures(runs, ACCURACY | LOSS | TIME)
-        ),
-        "images_table": _if(images, lambda runs: _tables.measures(runs, ACCURACY | LOSS | TIME)),
+        "images_table": _measured(images, ACCURACY | LOSS | TIME, DATA_AND_TIME[1:]),
         "images_picture": _picture(images, "images", "Accuracy against time, by arm"),
-        "images_selection_table": _if(
-            images_selection, lambda runs: _tables.measures(runs, ACCURACY | LOSS | SAMPLES | TIME)
-        ),
+        "images_selection_table": _measured(images_selection, SELECTION | TIME, ["samples"]),
         "images_selection_picture": _picture(
             images_selection, "images-selection", "Accuracy against samples back-propagated, by arm"
         ),
-        "sentences_selection_table": _if(
-            _without(sentences, "random_ltd"), lambda runs: _tables.measures(runs, ACCURACY | LOSS | SAMPLES)
+        "sentences_selection_table": _measured(_without(sentences, "random_ltd"), SELECTION, ["samples"]),
+        "sentences_selection_picture": _picture(
+            sentences, "sentences-selection", "Accuracy against samples back-propagated, by arm"
         ),
         "again": lambda: _tables.again(json.loads(PATH.read_text())) if PATH.exists() else MISSING,
         "provenance": lambda: _tables.provenance([(study, found[str(study)]) for study in studies()]),
@@ -96,10 +93,31 @@ TIME = {
     "TFLOPs": Column(lambda run: run["totals"]["flops"] / 1e12, ".1f", interval=False),
     "seconds": Column(analysis.consumed("seconds"), ".0f", interval=False),
 }
-SAMPLES = {"samples": Column(analysis.consumed("samples"), ",.0f", interval=False)}
+SELECTION = (
+    ACCURACY
+    | LOSS
+    | {
+        "back-propagated": Column(analysis.consumed("samples"), ",.0f", interval=False),
+        "of those offered": Column(
+            lambda run: run["totals"]["samples"] / offered(run), ".1%", interval=False
+        ),
+    }
+)
+DATA_AND_TIME = ("tokens", "seconds")
 PERPLEXITY = {"perplexity": Column(lambda run: run["final"]["perplexity"], ".2f")}
 TRIED = ("baseline", "composed")
 """Arms whose names begin so were tried for half of the data; those that count by layers are told apart."""
+
+
+def offered(run: Result) -> int:
+    """How many samples all epochs of a study of classes have."""
+    own = run["config"]["settings"]
+    return int(own["epochs"] * own.get("train", own.get("train_on")))
+
+
+def _tuned_table() -> str:
+    path = _tuned.path_of(_study.load("gpt", "s"))
+    return _tables.tuned(json.loads(path.read_text())["searches"]) if path.exists() else MISSING
 
 
 def _scaling(sizes: list[list[Result]]) -> str:
@@ -117,39 +135,10 @@ def studies() -> list[Study]:
     ]
 
 
-def verdict(found: list[Result]) -> str:
-    """Whether half of the data is enough, and how much is saved, in a few sentences."""
-    half = analysis.reaches(found, "composed", 0.5)
-    if half is None:
-        return MISSING
-    said = {True: "reaches", False: "does **not** reach", None: "cannot yet be held against"}[half.reached]
-    text = (
-        f"On CPU cores (size S), the composed arm with 50% of the data {said} the validation loss of the "
-        f"baseline with all of it: {half.own} against {half.base} nats a token ({half.own.seeds} and "
-        f"{half.base.seeds} seeds)."
-    )
-    composed = [analysis.factor(found, "composed", axis) for axis in ("tokens", "flops", "seconds")]
-    if all(composed):
-        data, flops, seconds = composed
-        text += (
-            f" How many times less it needs for that loss: of the data {data}, of FLOPs {flops}, of time "
-            f"{seconds}."
-        )
-    tried = {
-        arm: analysis.estimate(map(analysis.loss, runs))
-        for (arm, fraction), runs in analysis.grouped(found).items()
-        if fraction == 0.5 and arm.startswith("composed") and not arm.endswith("_layers")
-    }
-    best = min(tried, key=lambda arm: tried[arm].mean)
-    if len(tried) == 1:
-        return text
-    return f"{text} Of {len(tried)} settings of it at 50%, {_tables.titled(best)} is best, at {tried[best]}."
-
-
 def pictures(folder: Path) -> list[Path]:
     """Draw what there are results for; gives the files."""
-    gpt, images, selection = (
-        results(_study.load(name, "s")) for name in ("gpt", "images", "images_selection")
+    gpt, images, selection, sentences = (
+        results(_study.load(name, "s")) for name in ("gpt", "images", "images_selection", "sentences")
     )
     seconds, samples = analysis.consumed("seconds"), analysis.consumed("samples")
     due: dict[str, tuple[list[Result], Callable[[Path], None]]] = {
@@ -158,6 +147,12 @@ def pictures(folder: Path) -> list[Path]:
         "images": (
             images,
             lambda path: _plots.accuracy(images, path, x=seconds, label="seconds of one core"),
+        ),
+        "sentences-selection": (
+            _without(sentences, "random_ltd"),
+            lambda path: _plots.accuracy(
+                _without(sentences, "random_ltd"), path, x=samples, label="samples back-propagated"
+            ),
         ),
         "images-selection": (
             selection,
@@ -174,6 +169,10 @@ def pictures(folder: Path) -> list[Path]:
 
 def _picture(found: list[Result], name: str, words: str) -> Callable[[], str]:
     return lambda: f"![{words}](images/evidence-{name}.png)" if found else MISSING
+
+
+def _measured(found: list[Result], columns: dict[str, Column], equal: Sequence[str]) -> Callable[[], str]:
+    return _if(found, lambda runs: _tables.measures(runs, columns, equal))
 
 
 def _if(found: Any, make: Callable[[Any], str]) -> Callable[[], str]:

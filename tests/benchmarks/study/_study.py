@@ -55,6 +55,8 @@ class Study:
     settings: dict[str, Any]
     arms: dict[str, Arm]
     stages: tuple[dict[str, Any], ...]
+    tune: dict[str, dict[str, Any]]
+    """Searches for paces, by what is paced: of which arm, with which starts and shares."""
 
     def __str__(self) -> str:
         return f"{self.name}_{self.size}"
@@ -114,11 +116,11 @@ def load(name: str, size: str, device: str | None = None) -> Study:
     if size not in text["sizes"]:
         raise ValueError(f"{name} has no size {size!r}; expected one of {', '.join(text['sizes'])}")
     own = dict(text["sizes"][size])
-    stages, own_device = own.pop("stages"), own.pop("device", "cpu")
+    stages, own_device, tune = own.pop("stages"), own.pop("device", "cpu"), own.pop("tune", {})
     arms = {arm: Arm(**given) for arm, given in text["arms"].items()}
     _check(stages, arms, name)
     settings = text["settings"] | own
-    return Study(name, size, text["task"], device or own_device, settings, arms, tuple(stages))
+    return Study(name, size, text["task"], device or own_device, settings, arms, tuple(stages), tune)
 
 
 def _check(stages: list[Mapping[str, Any]], arms: Mapping[str, Arm], name: str) -> None:

@@ -10,6 +10,7 @@ from tests.benchmarks.study._analysis import BASELINE, Estimate, Result
 from tests.benchmarks.study._study import Study
 
 AXES = {"tokens": "data", "flops": "FLOPs", "seconds": "time"}
+EQUAL = AXES | {"samples": "samples"}
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -111,15 +112,18 @@ class Column:
     interval: bool = True
 
 
-def measures(results: Sequence[Result], columns: dict[str, Column]) -> str:
-    """Any figures of every arm, by the columns' titles."""
-    rows = [("arm", "data", "seeds", *columns)]
-    for (arm, fraction), runs in in_order(results):
+def measures(results: Sequence[Result], columns: dict[str, Column], equal: Sequence[str] = ()) -> str:
+    """Any figures of every arm, by the columns' titles; the first against the baseline at equal cost, too."""
+    first = next(iter(columns.values()))
+    versus = [analysis.against(results, axis, first.value) for axis in equal]
+    rows = [("arm", "data", "seeds", *columns, *(f"at equal {EQUAL[axis]}" for axis in equal))]
+    for key, runs in in_order(results):
         cells = []
         for column in columns.values():
             found = analysis.estimate(map(column.value, runs))
             cells.append(found.shown(column.shown) if column.interval else f"{found.mean:{column.shown}}")
-        rows.append((titled(arm), f"{fraction:.0%}", str(len(runs)), *cells))
+        cells += [signed(found.get(key), len(runs), first.shown) for found in versus]
+        rows.append((titled(key[0]), f"{key[1]:.0%}", str(len(runs)), *cells))
     return markdown(rows)
 
 
@@ -143,6 +147,31 @@ def scaling(sizes: Sequence[Sequence[Result]], arm: str = "composed") -> str:
         f"{markdown(rows)}\n\nWith ten times the parameters, embeddings among them, the factor changes by "
         f"{signed(analysis.slope(x, y))}: least squares over the means of the sizes, 95% interval."
     )
+
+
+def tuned(searches: Sequence[dict[str, Any]]) -> str:
+    """What the tuner tried and found, a row a search; durations are shares of the baseline's steps."""
+    rows = [("pace", "arm", "starts", "durations", "probes", "unstable", "start", "duration", "steps in all")]
+    for found in searches:
+        searched, probes = found["search"], found["probes"]
+        share = found["settings"][f"{found['paced']}_share"] / found["duration"]
+        starts, durations = searched["starts"], [f"{share * steps:.0%}" for steps in searched["durations"]]
+        rows.append(
+            (
+                titled(found["paced"]),
+                titled(found["arm"]),
+                f"{starts[0]} to {starts[-1]}",
+                f"{durations[0]} to {durations[-1]}",
+                str(len(probes)),
+                str(sum(not probe["stable"] for probe in probes)),
+                str(found["start"]),
+                f"{share * found['duration']:.0%}",
+                f"{sum(probe['losses'][-1][0] for probe in probes):,}",
+            )
+        )
+    if all(probe["stable"] for found in searches for probe in found["probes"]):
+        return f"{markdown(rows)}\n\nEvery probe was stable, so what was found are ends of the grids."
+    return markdown(rows)
 
 
 def again(found: Sequence[dict[str, Any]]) -> str:
@@ -186,9 +215,9 @@ def titled(arm: str) -> str:
     return f"`{arm}`"
 
 
-def signed(difference: Estimate | None, seeds: int | None = None) -> str:
+def signed(difference: Estimate | None, seeds: int | None = None, form: str = ".3f") -> str:
     """A difference with its sign, and its seeds if they are not these; nothing if there is none."""
     if difference is None:
         return ""
     fewer = f" (n={difference.seeds})" if seeds not in (None, difference.seeds) else ""
-    return difference.shown("+.3f") + fewer
+    return difference.shown(f"+{form}") + fewer

@@ -76,49 +76,32 @@ def train(
 
     A checkpoint is written every so many seconds, and when `stop` says to.
     """
-    clock, sampler, route, rate = (setup.run.parts.get(part) for part in ("clock", "sampler", "route", "lr"))
+    clock = setup.run.parts["clock"]
     (axis, end), *_ = setup.run.plan.until.items()
     folder.mkdir(parents=True, exist_ok=True)
     log, watched = Log(folder / "curve.jsonl"), Watched()
     _resume(folder, setup, watched)
     log.rewind(clock)
-    parameters = [p for group in setup.optimizer.param_groups for p in group["params"]]
-    saved, alive = time.monotonic(), True
-    with tqdm(desc=name, total=end, initial=getattr(clock, axis), unit=f" {axis}", unit_scale=True) as bar:
-        for ids in _batches(sampler):
-            if not alive or clock.reached(**setup.run.plan.until):
-                break
-            if route is not None:
-                route.step = ids.step
-            forward = setup.forward(ids)
-            setup.optimizer.zero_grad()
-            forward.loss.backward()
-            nn.utils.clip_grad_norm_(parameters, setup.clip)
-            setup.optimizer.step()
-            loss, before = forward.loss.item(), getattr(clock, axis)
-            clock.tick(
-                samples=forward.samples,
-                tokens=forward.tokens,
-                loss_tokens=forward.loss_tokens,
-                route=route,
-                cost=setup.cost,
-            )
-            rate.step()
+    saved, alive, before = time.monotonic(), True, getattr(clock, axis)
+    with tqdm(desc=name, total=end, initial=before, unit=f" {axis}", unit_scale=True) as bar:
+        for loss in steps(setup):
             with clock.paused():
                 alive = math.isfinite(loss)
-                reached = getattr(clock, axis)
+                reached, due = getattr(clock, axis), setup.evaluations
                 bar.update(reached - before)
-                due = setup.evaluations
                 if alive and reached < end and reached * due // end > before * due // end:
                     figures = setup.measure()
                     watched.take(figures["validation_loss"])
                     log.write(clock, **figures)
                     bar.set_postfix_str(f"validation loss {figures['validation_loss']:.3f}")
+                before = reached
                 if time.monotonic() - saved > every or stop():
                     _save(folder, setup, watched)
                     saved = time.monotonic()
                     if stop():
                         return None
+                if not alive:
+                    break
     _save(folder, setup, watched)  # measuring may take long, and be cut off
     figures = setup.finish() if alive else {"validation_loss": math.nan}
     return {
@@ -129,6 +112,32 @@ def train(
         "diverged": watched.diverged or not alive,
         "curve": [_row(row) for row in de.clock.read_log(log.path)],
     }
+
+
+def steps(setup: Setup) -> Iterator[float]:
+    """Train to the end of the plan; gives the loss of each step when it is done, and counted."""
+    clock, sampler, route, rate = (setup.run.parts.get(part) for part in ("clock", "sampler", "route", "lr"))
+    parameters = [p for group in setup.optimizer.param_groups for p in group["params"]]
+    for ids in _batches(sampler):
+        if clock.reached(**setup.run.plan.until):
+            return
+        if route is not None:
+            route.step = ids.step
+        forward = setup.forward(ids)
+        setup.optimizer.zero_grad()
+        forward.loss.backward()
+        nn.utils.clip_grad_norm_(parameters, setup.clip)
+        setup.optimizer.step()
+        loss = forward.loss.item()
+        clock.tick(
+            samples=forward.samples,
+            tokens=forward.tokens,
+            loss_tokens=forward.loss_tokens,
+            route=route,
+            cost=setup.cost,
+        )
+        rate.step()
+        yield loss
 
 
 def _batches(sampler: Any) -> Iterator[Any]:

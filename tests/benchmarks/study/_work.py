@@ -67,15 +67,20 @@ def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
     """Write all results of a study as one table, a run a line."""
     found = done(study, out)
     head = {"study": study.name, "size": study.size, "task": study.task, "settings": study.settings}
-    lines = ",\n".join(json.dumps(result) for result in found.values())
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{study}.json"
-    write(path, f'{json.dumps(head, indent=1)[:-2]},\n "runs": [\n{lines}\n ]\n}}\n')
+    write_table(path, head, "runs", found.values())
     return path
 
 
+def write_table(path: Path, head: dict[str, Any], name: str, rows: Iterable[Any]) -> None:
+    """JSON of a head and of named rows, a row a line."""
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    write(path, f'{json.dumps(head, indent=1)[:-2]},\n "{name}": [\n{lines}\n ]\n}}\n')
+
+
 def write(path: Path, text: str) -> None:
-    """A file that is whole or not there."""
+    """A file that is whole or not there; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     _files.write(path, lambda file: _files.put(file, text.encode()))
 
 

@@ -1,0 +1,68 @@
+"""The first paragraph of docs/evidence.md: whether half of the data is enough."""
+
+from collections.abc import Sequence
+
+from tests.benchmarks.study import _analysis as analysis
+from tests.benchmarks.study._analysis import Result
+from tests.benchmarks.study._tables import titled
+
+CHOSEN_BY = 1
+"""The seed that settings were compared with. Where there are others, the best is judged by them alone."""
+
+
+def verdict(found: Sequence[Result]) -> str:
+    """Whether half of the data is enough, and how much is saved, in a few sentences; "" without results."""
+    half = analysis.reaches(found, "composed", 0.5)
+    if half is None:
+        return ""
+    text = (
+        f"On CPU cores (size S), the composed arm with 50% of the data {SAID[half.reached]} the validation "
+        f"loss of the baseline with all of it: {half.own} against {half.base} nats a token ({half.own.seeds} "
+        f"and {half.base.seeds} seeds)."
+    )
+    composed = [analysis.factor(found, "composed", axis) for axis in ("tokens", "flops", "seconds")]
+    if all(composed):
+        data, flops, seconds = composed
+        text += (
+            f" How many times less it needs for that loss: of the data {data}, of FLOPs {flops}, of time "
+            f"{seconds}."
+        )
+    tried: dict[bool, dict[str, float]] = {True: {}, False: {}}  # by whether layers count, each arm's loss
+    for run in found:
+        if (run["fraction"], run["seed"]) == (0.5, CHOSEN_BY) and run["arm"].startswith("composed"):
+            tried[run["arm"].endswith("_layers")][run["arm"]] = analysis.loss(run)
+    if len(tried[False]) > 1:
+        best = min(tried[False], key=lambda arm: tried[False][arm])
+        text += (
+            f" Of {len(tried[False])} settings of it at 50%, {titled(best)} is best: it {_held(best, found)}."
+        )
+    return text + (
+        _by_layers(min(tried[True], key=lambda arm: tried[True][arm]), found) if tried[True] else ""
+    )
+
+
+SAID = {True: "reaches", False: "does **not** reach", None: "cannot yet be held against"}
+
+
+def _by_layers(best: str, found: Sequence[Result]) -> str:
+    """The same where a token counts as much as blocks process it."""
+    own, base = analysis.grouped(found)[best, 0.5], analysis.reference(found)[1.0]
+    tokens, flops = (
+        analysis.estimate(map(analysis.consumed(axis), own)).mean
+        / analysis.estimate(map(analysis.consumed(axis), base)).mean
+        for axis in ("tokens", "flops")
+    )
+    return (
+        f" Counted as in the paper, where a token that half of the blocks process is half consumed, 50% are "
+        f"{tokens:.0%} of the tokens and {flops:.0%} of the FLOPs, and {titled(best)} {_held(best, found)}."
+    )
+
+
+def _held(best: str, found: Sequence[Result]) -> str:
+    """An arm that was chosen, against the baseline with all of the data."""
+    others = [run for run in found if run["arm"] != best or run["seed"] != CHOSEN_BY]
+    fresh = analysis.reaches(others, best, 0.5)
+    held = fresh or analysis.reaches(found, best, 0.5)
+    assert held is not None
+    by = f"{held.own.seeds} seeds that it was not chosen by" if fresh else "the seed that it was chosen by"
+    return f"{SAID[held.reached]} that loss, at {held.own} ({by})"
