@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.benchmarks.study import _analysis as analysis
-from tests.benchmarks.study import _page, _study, _tables, _tuned, _verdict, _work
+from tests.benchmarks.study import _page, _study, _tables, _timed, _tuned, _verdict, _work
 from tests.benchmarks.study.__main__ import main
 
 
@@ -173,6 +173,38 @@ def test_a_study_without_searches_has_nothing_to_tune(tmp_path):
         _tuned.tune(study, tmp_path)
 
 
+def test_arms_are_timed_side_by_side_and_their_runs_have_those_seconds(whole, tmp_path):
+    study = _study.load("images_selection", "toy")
+    path = _timed.measure(study, whole, tmp_path, points=2, steps=1, rounds=3)
+    record = json.loads(path.read_text())
+    assert [row["arm"] for row in record["arms"]] == ["baseline"], "importance can't be entered at any step"
+    runs = list(_work.done(study, whole).values())
+    (took,) = (row["seconds_a_tflop"] for row in record["arms"])
+    for before, after in zip(runs, _timed.corrected(runs, path), strict=True):
+        due = before["totals"]["seconds"]
+        if before["arm"] == "baseline":
+            due = pytest.approx(before["totals"]["flops"] / 1e12 * sorted(took)[1])
+        assert after["totals"]["seconds"] == due
+    assert _timed.corrected(runs, tmp_path / "none.json") == runs
+
+
+def test_what_slows_a_round_slows_all_of_its_arms(tmp_path):
+    path = tmp_path / "timed.json"
+    rows = [
+        {"arm": "a", "seconds_a_tflop": [1.0, 2.0, 4.0]},
+        {"arm": "b", "seconds_a_tflop": [3.0, 6.0, 12.0]},
+    ]
+    path.write_text(json.dumps({"arms": rows}))
+    arms, spread = _timed.rates(path)
+    assert arms == pytest.approx({"a": 2e-12, "b": 6e-12})
+    assert spread == pytest.approx(0)
+
+
+def test_timing_needs_finished_runs(tmp_path):
+    with pytest.raises(ValueError, match="no run of images_toy is finished"):
+        _timed.measure(_study.load("images", "toy"), tmp_path)
+
+
 def made(arm, fraction, seed, loss, **totals):
     counts = {"tokens": 100 * fraction, "flops": 100 * fraction, "seconds": 10 * fraction} | totals
     own = {"arm": arm, "fraction": fraction, "seed": seed, "config": {"arm": {"metric": None}}}
@@ -269,7 +301,7 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
 def test_tables_show_what_is_compared():
     arm = [made("ltd", f, s, 5.2 - math.log2(f), flops=60 * f) for f in (0.5, 1.0) for s in (1, 2, 3)]
     assert "| `ltd` | 100% | 3 | 0.00 | 5.200 ± 0.000 |" in _tables.pretraining(LINE + arm)
-    assert "| `ltd` | 50% | 3 | 40.0% ± 0.0% | 0.0% ± 0.0% |" in _tables.savings(LINE + arm, ["ltd"])
+    assert "| `ltd` | 50% | 3 | 40.0% | 0.0% |" in _tables.savings(LINE + arm, ["ltd"])
     sizes = [[{**run, "parameters": size} for run in LINE + arm] for size in (10, 100, 1000)]
     assert "the factor changes by +0.000" in _tables.scaling(sizes, "ltd")
     assert _tables.scaling([LINE, LINE, LINE], "ltd") == ""
@@ -277,6 +309,12 @@ def test_tables_show_what_is_compared():
 
 def test_the_page_is_what_the_committed_tables_say():
     assert _page.text() == (_page.DOCS / "evidence.md").read_text(encoding="utf-8")
+
+
+def test_the_tuned_arm_is_what_the_tuner_found():
+    found = json.loads(_tuned.path_of(_study.load("gpt", "s")).read_text())["searches"]
+    own = {key: value for search in found for key, value in search["settings"].items()}
+    assert _study.load("gpt", "s").arms["composed_tuned"].settings == own
 
 
 def test_every_result_that_is_committed_is_of_its_config_and_says_where_it_was_made():

@@ -41,6 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     tune.add_argument("study", choices=_study.names())
     tune.add_argument("--size", default="s")
     _with_out(tune)
+    timed = commands.add_parser("time", help="time some steps of all finished arms, side by side")
+    timed.add_argument("study", choices=_study.names())
+    timed.add_argument("--size", default="s")
+    _with_out(timed)
     table = commands.add_parser("table", help="gather what is finished in tests/benchmarks/results/study/")
     table.add_argument("study", choices=_study.names())
     table.add_argument("--size", default="s")
@@ -112,6 +116,17 @@ def _tune(options: argparse.Namespace) -> int:
     return 0
 
 
+def _time(options: argparse.Namespace) -> int:
+    from tests.benchmarks.study import _timed
+
+    study = _study.load(options.study, options.size)
+    print(
+        _timed.measure(study, options.out, stop=_stopper(math.inf))
+        or f"{study} was stopped; nothing is written"
+    )
+    return 0
+
+
 def _table(options: argparse.Namespace) -> int:
     print(_work.collect(_study.load(options.study, options.size), options.out))
     return 0
@@ -137,7 +152,7 @@ def _first_lines() -> str:
     return (study.__doc__ or "").split("\n\n")[0]
 
 
-COMMANDS = {"run": _run, "again": _again, "tune": _tune, "table": _table, "page": _page}
+COMMANDS = {"run": _run, "again": _again, "tune": _tune, "time": _time, "table": _table, "page": _page}
 
 
 if __name__ == "__main__":

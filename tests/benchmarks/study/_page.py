@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.study import _analysis as analysis
-from tests.benchmarks.study import _plots, _study, _tables, _tuned, _work
+from tests.benchmarks.study import _plots, _study, _tables, _timed, _tuned, _work
 from tests.benchmarks.study._again import PATH
 from tests.benchmarks.study._analysis import Result
 from tests.benchmarks.study._study import Study
@@ -35,8 +35,8 @@ def text() -> str:
 
 
 def results(study: Study) -> list[Result]:
-    """The finished runs in the committed table of a study, in the order of its config."""
-    return list(_work.committed(study).values())
+    """The finished runs in the committed table of a study, in the order of its config, timed side by side."""
+    return _timed.corrected(_work.committed(study).values(), _timed.path_of(study))
 
 
 def values() -> dict[str, Callable[[], str]]:
@@ -64,6 +64,7 @@ def values() -> dict[str, Callable[[], str]]:
             lambda runs: _tables.measures(runs, LOSS | TIME),
         ),
         "gpt_tuned": _tuned_table,
+        "gpt_spread": _spread,
         "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, ("random_ltd", "composed", "tread"))),
         "gpt_selection": _if(gpt, _tables.selection),
         "scaling": lambda: _scaling([found[f"gpt_{size}"] for size in ("w64", "s", "w192")]),
@@ -107,6 +108,14 @@ DATA_AND_TIME = ("tokens", "seconds")
 PERPLEXITY = {"perplexity": Column(lambda run: run["final"]["perplexity"], ".2f")}
 TRIED = ("baseline", "composed")
 """Arms whose names begin so were tried for half of the data; those that count by layers are told apart."""
+
+
+def _spread() -> str:
+    path = _timed.path_of(_study.load("gpt", "s"))
+    if not path.exists():
+        return "That is due, so times are those of the runs."
+    arms, spread = _timed.rates(path)
+    return f"Rounds of {len(arms)} arms differ by {spread:.1%}, the median over arms of most less least."
 
 
 def offered(run: Result) -> int:

@@ -84,7 +84,7 @@ def savings(results: Sequence[Result], arms: Sequence[str]) -> str:
                 for axis in ("flops", "seconds")
             )
             rows.append(
-                (titled(arm), f"{fraction:.0%}", str(len(pairs)), flops.shown(".1%"), seconds.shown(".1%"))
+                (titled(arm), f"{fraction:.0%}", str(len(pairs)), f"{flops.mean:.1%}", f"{seconds.mean:.1%}")
             )
     return markdown(rows)
 

@@ -1,0 +1,126 @@
+"""What the arms of a study take in time, side by side: runs of other hours shared the machine unequally."""
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from tests.benchmarks import record
+from tests.benchmarks.study import _train, _work
+from tests.benchmarks.study._study import Run, Study
+
+Result = dict[str, Any]
+
+
+def measure(
+    study: Study,
+    out: Path,
+    folder: Path = _work.TABLES,
+    *,
+    points: int = 6,
+    steps: int = 4,
+    rounds: int = 3,
+    stop: Callable[[], bool] = lambda: False,
+) -> Path | None:
+    """Time a few steps at points of each arm's longest finished run, in turns; None if stopped.
+
+    Every round goes through all points of all arms, each from its middle on, so that what else the machine
+    does meets them alike. The first of the steps warms up and is not counted. Writes the seconds a TFLOP that
+    each round found, by arm. ValueError if no run of the study is finished.
+    """
+    torch.set_num_threads(1)
+    runs = longest(_work.done(study, out))
+    if not runs:
+        raise ValueError(f"no run of {study} is finished; expected some to know how many steps they take")
+    setups = {run.arm: (_setup(study, run, out / "data"), took) for run, took in runs.items()}
+    found: dict[str, list[float]] = {arm: [] for arm in setups}
+    with tqdm(total=rounds * points * len(setups), desc=f"timing {study}", unit=" points") as bar:
+        for _ in range(rounds):
+            spent = dict.fromkeys(setups, (0.0, 0))
+            for point, (arm, (setup, end)) in itertools.product(range(points), setups.items()):
+                if stop():
+                    return None
+                seconds, flops = _time(setup, int((point + 0.5) / points * end), steps)
+                spent[arm] = spent[arm][0] + seconds, spent[arm][1] + flops
+                bar.update()
+            for arm, (seconds, flops) in spent.items():
+                found[arm].append(round(seconds / flops * 1e12, 4))
+    path = path_of(study, folder)
+    rows = [{"arm": arm, "seconds_a_tflop": took} for arm, took in found.items()]
+    _work.write_table(
+        path, {"study": str(study), **record.stamp(), "points": points, "steps": steps}, "arms", rows
+    )
+    return path
+
+
+def path_of(study: Study, folder: Path = _work.TABLES) -> Path:
+    """Where it is written."""
+    return folder / "timed" / f"{study}.json"
+
+
+def longest(results: dict[Run, Result]) -> dict[Run, int]:
+    """Of each arm the finished run with the most data, and its steps; those of the importance sampler aside.
+
+    What that sampler leaves out depends on losses, so a run of it can't be entered at any step.
+    """
+    found: dict[str, Run] = {}
+    for run, result in results.items():
+        entered = result["config"]["arm"]["sampler"] == "shuffled"
+        if entered and (run.arm not in found or run.fraction > found[run.arm].fraction):
+            found[run.arm] = run
+    return {run: results[run]["totals"]["steps"] for run in found.values()}
+
+
+def corrected(results: Iterable[Result], path: Path) -> list[Result]:
+    """Results whose seconds are those of the file at `path`: FLOPs times what one took side by side.
+
+    As they are, where there is no such file, or an arm is not in it.
+    """
+    if not path.exists():
+        return list(results)
+    arms, _ = rates(path)
+    return [
+        result | {"totals": result["totals"] | {"seconds": result["totals"]["flops"] * arms[result["arm"]]}}
+        if result["arm"] in arms
+        else result
+        for result in results
+    ]
+
+
+def rates(path: Path) -> tuple[dict[str, float], float]:
+    """Seconds a FLOP of each arm, and by how much rounds differ: most less least, the median over arms.
+
+    Rounds are taken as shares of their means over arms, since all arms of one met the same machine.
+    """
+    rows = json.loads(path.read_text())["arms"]
+    found = np.array([row["seconds_a_tflop"] for row in rows])
+    shares = found / found.mean(0)
+    middle = np.median(shares, 1) * np.median(found.mean(0)) / 1e12
+    spread = np.median(shares.max(1) - shares.min(1))
+    return {row["arm"]: float(each) for row, each in zip(rows, middle, strict=True)}, float(spread)
+
+
+def _setup(study: Study, run: Run, data: Path) -> _train.Setup:
+    given = study.settings_of(run)
+    made: _train.Setup = study.module().setup(
+        given["settings"], given["arm"], fraction=run.fraction, seed=run.seed, data=data, device=study.device
+    )
+    return made
+
+
+def _time(setup: _train.Setup, at: int, steps: int) -> tuple[float, int]:
+    """Seconds of the process and FLOPs of some steps, after one at `at`."""
+    sampler, clock = (setup.run.parts[part] for part in ("sampler", "clock"))
+    sampler.load_state_dict(sampler.state_dict() | {"step": at})
+    training = _train.steps(setup)
+    next(training)
+    flops, began = clock.flops, time.process_time()
+    for _ in range(steps):
+        next(training)
+    return time.process_time() - began, clock.flops - flops
