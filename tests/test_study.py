@@ -118,6 +118,18 @@ def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path):
     assert not (folder / "result.json").exists()
 
 
+def test_every_run_ends_as_it_did_on_another_machine(whole):
+    """To three digits; the toy's text is of Python itself."""
+    record = json.loads((_work.TABLES / "toy" / "gpt_toy.json").read_text())
+    study = _study.load("gpt", "toy")
+    ended = _work.done(study, whole)
+    assert {str(run) for run in ended} == {f"{run['arm']}-100-1" for run in record["runs"]}
+    for before, now in zip(record["runs"], ended.values(), strict=True):
+        assert now["digest"] == before["digest"]
+        if before["versions"]["python"] == now["versions"]["python"]:
+            assert analysis.loss(now) == pytest.approx(analysis.loss(before), abs=5e-4)
+
+
 def test_results_of_other_settings_are_not_taken(whole, tmp_path):
     """Nor do they hide those of the settings that hold."""
     study = _study.load("gpt", "toy")

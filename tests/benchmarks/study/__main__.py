@@ -45,9 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     timed.add_argument("study", choices=_study.names())
     timed.add_argument("--size", default="s")
     _with_out(timed)
-    table = commands.add_parser("table", help="gather what is finished in tests/benchmarks/results/study/")
+    table = commands.add_parser("table", help="gather what is finished in one table")
     table.add_argument("study", choices=_study.names())
     table.add_argument("--size", default="s")
+    table.add_argument("--into", type=Path, default=_work.TABLES, help="folder of the table (%(default)s)")
     _with_out(table)
     commands.add_parser("page", help="write docs/evidence.md and its pictures from the tables")
     options = parser.parse_args(argv)
@@ -128,7 +129,7 @@ def _time(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace) -> int:
-    print(_work.collect(_study.load(options.study, options.size), options.out))
+    print(_work.collect(_study.load(options.study, options.size), options.out, options.into))
     return 0
 
 
