@@ -16,7 +16,7 @@ from tests.benchmarks.study._verdict import verdict
 
 TEMPLATE = Path(__file__).parent / "page.md"
 DOCS = Path(__file__).parents[3] / "docs"
-MAIN = ("baseline", "seqtru_voc", "random_ltd", "composed")
+MAIN = ("baseline", "seqtru_voc", "random_ltd", "composed", "composed_longest")
 MISSING = "*No result yet.*"
 
 
@@ -106,7 +106,7 @@ SELECTION = (
 )
 DATA_AND_TIME = ("tokens", "seconds")
 PERPLEXITY = {"perplexity": Column(lambda run: run["final"]["perplexity"], ".2f")}
-TRIED = ("baseline", "composed")
+TRIED = ("baseline", "small_batch", "composed")
 """Arms whose names begin so were tried for half of the data; those that count by layers are told apart."""
 
 
