@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument(
         "--processes", type=int, default=1, help="so many runs at once, a core each (default: 1)"
     )
-    run.add_argument("--device", help="cpu or cuda (default: the config's for the size)")
+    run.add_argument("--device", help="other than the config's for the size: to try, for no table takes it")
     _with_out(run)
     again = commands.add_parser("again", help="train one finished run anew, and note both losses")
     again.add_argument("study", choices=_study.names())

@@ -16,14 +16,19 @@ BASELINE = "baseline"
 
 @attrs.frozen
 class Estimate:
-    """A mean over seeds and half of its 95% interval (Student's t); `half` is nan for one seed."""
+    """A mean over seeds and half of its 95% interval (Student's t), which is nan for one seed."""
 
     mean: float
     half: float
     seeds: int
 
     def shown(self, form: str) -> str:
-        """The mean, and half of the interval if there is one, each formatted so; a sign is the mean's."""
+        """The mean, and half of the interval if there is one, each formatted so; "" if there is no mean.
+
+        A sign is the mean's.
+        """
+        if math.isnan(self.mean):
+            return ""
         half = "" if math.isnan(self.half) else f" ± {self.half:{form.removeprefix('+')}}"
         return f"{self.mean:{form}}{half}"
 
@@ -50,6 +55,17 @@ def loss(result: Result) -> float:
     return float(result["final"]["validation_loss"])
 
 
+def final(name: str) -> Value:
+    """A figure at the end; nan for a run that diverged, which has none but its loss."""
+    return lambda result: float(result["final"].get(name, math.nan))
+
+
+def dropped(result: Result) -> float:
+    """The share of tokens that bypassed a block, of those of all blocks of a GPT."""
+    totals, blocks = result["totals"], result["config"]["settings"]["layers"]
+    return 1 - float(totals["layer_tokens"] / totals["tokens"] / blocks)
+
+
 def consumed(axis: str) -> Value:
     """What a run had consumed on an axis at the end; "seconds" are with those of building its index."""
 
@@ -69,19 +85,25 @@ def grouped(results: Iterable[Result]) -> dict[tuple[str, float], list[Result]]:
 
 
 def reference(results: Iterable[Result]) -> dict[float, list[Result]]:
-    """The best baseline at each share of the data, by its mean loss: the paper's learning rate is not always.
+    """The best baseline at each share of the data, by its mean loss, of those with the most seeds.
 
-    Arms whose names begin with "baseline" differ in their learning rate alone.
+    Arms whose names begin with "baseline" differ in their learning rate or batch size alone, and the paper's
+    are not always the best.
     """
     shares: dict[float, list[list[Result]]] = defaultdict(list)
     for (arm, fraction), runs in grouped(results).items():
         if arm.startswith(BASELINE):
             shares[fraction].append(runs)
-    return {share: min(arms, key=_mean_loss) for share, arms in shares.items()}
+    return {
+        share: min((runs for runs in arms if len(runs) == max(map(len, arms))), key=_mean_loss)
+        for share, arms in shares.items()
+    }
 
 
 def _mean_loss(runs: list[Result]) -> float:
-    return estimate(map(loss, runs)).mean
+    """Infinite if one of them diverged."""
+    found = estimate(map(loss, runs)).mean
+    return math.inf if math.isnan(found) else found
 
 
 def against(results: Sequence[Result], axis: str, value: Value = loss) -> dict[tuple[str, float], Estimate]:
@@ -118,6 +140,8 @@ class Factor:
 
     times: Estimate
     bound: str
+    values: tuple[float, ...]
+    """One a seed."""
 
     def __str__(self) -> str:
         if self.bound == "":
@@ -126,7 +150,7 @@ class Factor:
         return words[self.bound].format(f"{self.times.mean:.2f}")
 
 
-def factor(results: Sequence[Result], arm: str, axis: str, value: Value = loss) -> Factor | None:
+def factor(results: Sequence[Result], arm: str, axis: str) -> Factor | None:
     """How many times less an arm needs than the baseline with all data, to be as good; over seeds.
 
     A seed counts if the arm was trained with it at several shares of the data, and the best baseline with
@@ -135,20 +159,20 @@ def factor(results: Sequence[Result], arm: str, axis: str, value: Value = loss) 
     """
     cost, found, bounds = consumed(axis), [], set()
     full = {run["seed"]: run for run in reference(results).get(1.0, [])}
-    for seed, line in _lines((run for run in results if run["arm"] == arm), cost, value).items():
+    for seed, line in _lines((run for run in results if run["arm"] == arm), cost, loss).items():
         if seed in full and len(line) > 1:
             costs, values = np.log([c for c, _ in line]), np.minimum.accumulate([v for _, v in line])
-            target = value(full[seed])
+            target = loss(full[seed])
             bounds.add(">=" if values[0] <= target else "<" if values[-1] > target else "")
             found.append(float(cost(full[seed]) / np.exp(np.interp(-target, -values, costs))))
     if not found:
         return None
-    return Factor(estimate(found), bounds.pop() if len(bounds) == 1 else "~")
+    return Factor(estimate(found), bounds.pop() if len(bounds) == 1 else "~", tuple(found))
 
 
 @attrs.frozen
 class Reached:
-    """Whether an arm is within the baseline's 95% interval, or better; `reached` is None with one seed."""
+    """Whether an arm is within the baseline's 95% interval, or better; None if that has under 3 seeds."""
 
     reached: bool | None
     own: Estimate
@@ -161,7 +185,7 @@ def reaches(results: Sequence[Result], arm: str, fraction: float) -> Reached | N
     if not own or not base:
         return None
     found, goal = estimate(map(loss, own)), estimate(map(loss, base))
-    enough = not math.isnan(goal.half)
+    enough = goal.seeds >= 3  # the interval of two is so wide that much is within it
     return Reached(found.mean <= goal.mean + goal.half if enough else None, found, goal)
 
 

@@ -16,7 +16,7 @@ from tests.benchmarks.study._verdict import verdict
 
 TEMPLATE = Path(__file__).parent / "page.md"
 DOCS = Path(__file__).parents[3] / "docs"
-MAIN = ("baseline", "seqtru_voc", "random_ltd", "composed", "composed_longest")
+MAIN = ("baseline", "baseline_unscaled", "seqtru_voc", "random_ltd", "composed", "composed_longest")
 MISSING = "*No result yet.*"
 
 
@@ -36,7 +36,7 @@ def text() -> str:
 
 def results(study: Study) -> list[Result]:
     """The finished runs in the committed table of a study, in the order of its config, timed side by side."""
-    return _timed.corrected(_work.committed(study).values(), _timed.path_of(study))
+    return _timed.corrected(_work.committed(study).values(), _timed.rates(study))
 
 
 def values() -> dict[str, Callable[[], str]]:
@@ -61,11 +61,10 @@ def values() -> dict[str, Callable[[], str]]:
                 and not run["arm"].endswith("_layers")
                 and run["fraction"] == 0.5
             ],
-            lambda runs: _tables.measures(runs, LOSS | TIME),
+            lambda runs: _tables.measures(runs, LOSS | DROPPED | TIME),
         ),
         "gpt_tuned": _tuned_table,
-        "gpt_spread": _spread,
-        "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, ("random_ltd", "composed", "tread"))),
+        "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, _timed.rates(_study.load("gpt", "s")))),
         "gpt_selection": _if(gpt, _tables.selection),
         "scaling": lambda: _scaling([found[f"gpt_{size}"] for size in ("w64", "s", "w192")]),
         "bert_table": _measured(found["bert_s"], LOSS | ACCURACY | TIME, DATA_AND_TIME),
@@ -89,11 +88,13 @@ def values() -> dict[str, Callable[[], str]]:
 
 
 LOSS = {"loss": Column(analysis.loss)}
-ACCURACY = {"accuracy": Column(lambda run: run["final"]["accuracy"], ".1%")}
+ACCURACY = {"accuracy": Column(analysis.final("accuracy"), ".1%")}
 TIME = {
+    "steps": Column(analysis.consumed("steps"), ",.0f", interval=False),
     "TFLOPs": Column(lambda run: run["totals"]["flops"] / 1e12, ".1f", interval=False),
     "seconds": Column(analysis.consumed("seconds"), ".0f", interval=False),
 }
+DROPPED = {"dropped": Column(analysis.dropped, ".1%", interval=False)}
 SELECTION = (
     ACCURACY
     | LOSS
@@ -105,17 +106,9 @@ SELECTION = (
     }
 )
 DATA_AND_TIME = ("tokens", "seconds")
-PERPLEXITY = {"perplexity": Column(lambda run: run["final"]["perplexity"], ".2f")}
-TRIED = ("baseline", "small_batch", "composed")
+PERPLEXITY = {"perplexity": Column(analysis.final("perplexity"), ".2f")}
+TRIED = ("baseline", "composed")
 """Arms whose names begin so were tried for half of the data; those that count by layers are told apart."""
-
-
-def _spread() -> str:
-    path = _timed.path_of(_study.load("gpt", "s"))
-    if not path.exists():
-        return "That is due, so times are those of the runs."
-    arms, spread = _timed.rates(path)
-    return f"Rounds of {len(arms)} arms differ by {spread:.1%}, the median over arms of most less least."
 
 
 def offered(run: Result) -> int:

@@ -38,15 +38,15 @@ def at_the_end(results: Sequence[Result], path: Path, *, arms: Sequence[str]) ->
     figure.savefig(path, dpi=110)
 
 
-def on_the_way(results: Sequence[Result], path: Path, *, arms: Sequence[str], fraction: float = 1.0) -> None:
-    """Validation loss of each run against the tokens consumed so far, and against FLOPs."""
+def on_the_way(results: Sequence[Result], path: Path, *, arms: Sequence[str]) -> None:
+    """Validation loss of each run with all of the data against tokens consumed so far, and FLOPs."""
     figure = new_figure(9, 3.8)
     places = figure.subplots(1, 2, sharey=True)
     for place, (axis, scale, title) in zip(
         places, (("tokens", 1e6, "million tokens"), ("flops", 1e12, "TFLOPs")), strict=True
     ):
         for arm, colour in zip(arms, COLOURS, strict=False):
-            runs = analysis.grouped(results).get((arm, fraction), [])
+            runs = analysis.grouped(results).get((arm, 1.0), [])
             for i, run in enumerate(runs):
                 x = [row[axis] / scale for row in run["curve"]]
                 y = [row["validation_loss"] for row in run["curve"]]
@@ -65,7 +65,7 @@ def accuracy(results: Sequence[Result], path: Path, *, x: Callable[[Result], flo
     place = figure.subplots()
     for arm, colour in zip(arms, COLOURS, strict=False):
         groups = [runs for (name, _), runs in sorted(analysis.grouped(results).items()) if name == arm]
-        _points(place, groups, x, lambda run: 100 * run["final"]["accuracy"], arm, colour)
+        _points(place, groups, x, lambda run: 100 * analysis.final("accuracy")(run), arm, colour)
     place.set_xlabel(label)
     place.set_ylabel("held-out accuracy, %")
     place.grid(alpha=0.25)
@@ -87,11 +87,10 @@ def _points(
     )
     if not pairs:
         return
-    halves = [0.0 if np.isnan(found.half) else found.half for _, found in pairs]
     place.errorbar(
         [cost for cost, _ in pairs],
         [found.mean for _, found in pairs],
-        yerr=halves,
+        yerr=[found.half for _, found in pairs],
         color=colour,
         marker="o",
         ms=4,

@@ -130,7 +130,7 @@ def share_of(steps: int, share: float) -> int:
 
 
 def clock_of(device: str) -> de.Clock:
-    """On a CPU it counts the time of the process, which has one thread: what else runs does not show."""
+    """On a CPU it counts the time of the process, which has one thread: waiting for a core does not show."""
     return de.Clock(timer=time.process_time_ns if device == "cpu" else time.monotonic_ns)
 
 

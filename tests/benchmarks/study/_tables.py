@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 
 from tests.benchmarks.study import _analysis as analysis
 from tests.benchmarks.study._analysis import BASELINE, Estimate, Result
@@ -44,7 +45,7 @@ def pretraining(results: Sequence[Result]) -> str:
     ]
     for key, runs in in_order(results):
         loss = analysis.estimate(map(analysis.loss, runs))
-        bits = analysis.estimate(run["final"]["bits_per_byte"] for run in runs)
+        bits = analysis.estimate(map(analysis.final("bits_per_byte"), runs))
         rises = sum(run["fluctuations"] for run in runs)
         diverged = sum(run["diverged"] for run in runs)
         rows.append(
@@ -72,20 +73,19 @@ def factors(results: Sequence[Result]) -> str:
     return markdown(rows)
 
 
-def savings(results: Sequence[Result], arms: Sequence[str]) -> str:
-    """What a run of as many tokens saves on paper and in time, against the baseline of the same seed."""
-    by, rows = analysis.grouped(results), [("arm", "data", "seeds", "FLOPs saved", "time saved")]
+def savings(results: Sequence[Result], rates: dict[str, list[float]]) -> str:
+    """What an arm with a router saves on as many tokens, on paper and in time, by rounds of timing."""
+    by, rows = analysis.grouped(results), [("arm", "data", "FLOPs saved", "time saved", "least", "most")]
     for (arm, fraction), runs in by.items():
         base = {run["seed"]: run for run in by.get((BASELINE, fraction), [])}
         pairs = [(run, base[run["seed"]]) for run in runs if run["seed"] in base]
-        if arm in arms and pairs:
-            flops, seconds = (
-                analysis.estimate(1 - own["totals"][axis] / plain["totals"][axis] for own, plain in pairs)
-                for axis in ("flops", "seconds")
-            )
-            rows.append(
-                (titled(arm), f"{fraction:.0%}", str(len(pairs)), f"{flops.mean:.1%}", f"{seconds.mean:.1%}")
-            )
+        own = runs[0]["config"]["arm"]
+        if not pairs or arm not in rates or own["router"] is None or own["budget"] != "tokens":
+            continue
+        flops = analysis.estimate(run["totals"]["flops"] / plain["totals"]["flops"] for run, plain in pairs)
+        saved = 1 - flops.mean * np.array(rates[arm]) / np.array(rates[BASELINE])
+        cells = (1 - flops.mean, np.median(saved), saved.min(), saved.max())
+        rows.append((titled(arm), f"{fraction:.0%}", *(f"{cell:.1%}" for cell in cells)))
     return markdown(rows)
 
 
@@ -131,21 +131,27 @@ def scaling(sizes: Sequence[Sequence[Result]], arm: str = "composed") -> str:
     """An arm against the baseline at several sizes, and a line through the means; "" if one is not done."""
     title = titled(arm)
     rows = [("parameters", "seeds", "baseline", f"{title}, 50%", f"{title}, 100%", "times less data")]
-    x, y = [], []
+    x: list[int] = []
+    y: list[float] = []
+    bounds = ""
     for results in sizes:
-        by, whole = analysis.grouped(results), analysis.reference(results).get(1.0)
-        own = analysis.factor(results, arm, "tokens")
-        if own is None or whole is None or (arm, 0.5) not in by or (arm, 1.0) not in by:
+        alike = [run for run in results if run["arm"] in (BASELINE, arm) and run["fraction"] in (0.5, 1.0)]
+        by, own = analysis.grouped(alike), analysis.factor(alike, arm, "tokens")
+        if own is None or not {(BASELINE, 1.0), (arm, 0.5), (arm, 1.0)} <= set(by):
             return ""
-        x.append(results[0]["parameters"])
-        y.append(own.times.mean)
+        x += [results[0]["parameters"]] * len(own.values)
+        y += own.values
+        bounds += own.bound
         losses = (
-            str(analysis.estimate(map(analysis.loss, runs))) for runs in (whole, by[arm, 0.5], by[arm, 1.0])
+            str(analysis.estimate(map(analysis.loss, by[key])))
+            for key in ((BASELINE, 1.0), (arm, 0.5), (arm, 1.0))
         )
         rows.append((f"{x[-1]:,}", str(own.times.seeds), *losses, str(own)))
+    if bounds:
+        return f"{markdown(rows)}\n\nA bound is no point of a line, so there is none."
     return (
         f"{markdown(rows)}\n\nWith ten times the parameters, embeddings among them, the factor changes by "
-        f"{signed(analysis.slope(x, y))}: least squares over the means of the sizes, 95% interval."
+        f"{signed(analysis.slope(x, y))}: least squares over {len(x)} pairs of size and seed, 95% interval."
     )
 
 

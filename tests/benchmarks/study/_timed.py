@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -52,7 +53,7 @@ def measure(
             for arm, (seconds, flops) in spent.items():
                 found[arm].append(round(seconds / flops * 1e12, 4))
     path = path_of(study, folder)
-    rows = [{"arm": arm, "seconds_a_tflop": took} for arm, took in found.items()]
+    rows = [{"arm": r.arm, "digest": study.digest(r), "seconds_a_tflop": found[r.arm]} for r in runs]
     _work.write_table(
         path, {"study": str(study), **record.stamp(), "points": points, "steps": steps}, "arms", rows
     )
@@ -77,33 +78,39 @@ def longest(results: dict[Run, Result]) -> dict[Run, int]:
     return {run: results[run]["totals"]["steps"] for run in found.values()}
 
 
-def corrected(results: Iterable[Result], path: Path) -> list[Result]:
-    """Results whose seconds are those of the file at `path`: FLOPs times what one took side by side.
+def corrected(results: Iterable[Result], rates: dict[str, list[float]]) -> list[Result]:
+    """Results with the seconds that their FLOPs would have taken side by side, by arm; nan for other arms.
 
-    As they are, where there is no such file, or an arm is not in it.
+    Those of the importance sampler, which no arm of `longest` is, take as long as the baseline's. Without
+    rates, results are as they are.
     """
-    if not path.exists():
+    if not rates:
         return list(results)
-    arms, _ = rates(path)
+    middle = {arm: float(np.median(each)) for arm, each in rates.items()}
     return [
-        result | {"totals": result["totals"] | {"seconds": result["totals"]["flops"] * arms[result["arm"]]}}
-        if result["arm"] in arms
-        else result
-        for result in results
+        result | {"totals": result["totals"] | {"seconds": _seconds(result, middle)}} for result in results
     ]
 
 
-def rates(path: Path) -> tuple[dict[str, float], float]:
-    """Seconds a FLOP of each arm, and by how much rounds differ: most less least, the median over arms.
+def _seconds(result: Result, rates: dict[str, float]) -> float:
+    arm = "baseline" if result["config"]["arm"]["sampler"] == "importance" else result["arm"]
+    return float(result["totals"]["flops"] * rates.get(arm, math.nan))
 
-    Rounds are taken as shares of their means over arms, since all arms of one met the same machine.
+
+def rates(study: Study, folder: Path = _work.TABLES) -> dict[str, list[float]]:
+    """Seconds a FLOP that each round found for the arms as they are now; none if there is no such file.
+
+    A round is taken by its share of the mean over arms, since all arms of one met the same machine; times the
+    median of these means.
     """
-    rows = json.loads(path.read_text())["arms"]
-    found = np.array([row["seconds_a_tflop"] for row in rows])
-    shares = found / found.mean(0)
-    middle = np.median(shares, 1) * np.median(found.mean(0)) / 1e12
-    spread = np.median(shares.max(1) - shares.min(1))
-    return {row["arm"]: float(each) for row, each in zip(rows, middle, strict=True)}, float(spread)
+    path = path_of(study, folder)
+    rows = json.loads(path.read_text())["arms"] if path.exists() else []
+    if not rows:
+        return {}
+    took = np.array([row["seconds_a_tflop"] for row in rows]) / 1e12
+    shares = took / took.mean(0) * np.median(took.mean(0))
+    due = {study.digest(run) for run in study.runs()}
+    return {row["arm"]: list(own) for row, own in zip(rows, shares, strict=True) if row["digest"] in due}
 
 
 def _setup(study: Study, run: Run, data: Path) -> _train.Setup:

@@ -43,8 +43,8 @@ class Setup:
     finish: Callable[[], dict[str, float]]
     """The same at the end, where it may take longer."""
     cost: Any
+    evaluations: int
     clip: float = 1.0
-    evaluations: int = 12
     values: dict[str, Any] = attrs.field(factory=dict)
     """Of the run, for its result."""
 

@@ -27,18 +27,23 @@ def verdict(found: Sequence[Result]) -> str:
             f" How many times less it needs for that loss: of the data {data}, of FLOPs {flops}, of time "
             f"{seconds}."
         )
-    tried: dict[bool, dict[str, float]] = {True: {}, False: {}}  # by whether layers count, each arm's loss
-    for run in found:
-        if (run["fraction"], run["seed"]) == (0.5, CHOSEN_BY) and run["arm"].startswith("composed"):
-            tried[run["arm"].endswith("_layers")][run["arm"]] = analysis.loss(run)
-    if len(tried[False]) > 1:
-        best = min(tried[False], key=lambda arm: tried[False][arm])
+    of_first = [
+        run
+        for run in found
+        if (run["fraction"], run["seed"]) == (0.5, CHOSEN_BY) and run["arm"].startswith("composed")
+    ]
+    by_layers = [run for run in of_first if run["arm"].endswith("_layers")]
+    by_tokens = [run for run in of_first if not run["arm"].endswith("_layers")]
+    if len(by_tokens) > 1:
+        best = min(by_tokens, key=analysis.loss)["arm"]
         text += (
-            f" Of {len(tried[False])} settings of it at 50%, {titled(best)} is best: it {_held(best, found)}."
+            f" Of {len(by_tokens)} settings of it at 50%, {titled(best)} is best: it {_held(best, found)}. "
+            f"It drops {_dropped(best, found)} of the tokens that blocks would process, `composed` "
+            f"{_dropped('composed', found)}."
         )
-    return text + (
-        _by_layers(min(tried[True], key=lambda arm: tried[True][arm]), found) if tried[True] else ""
-    )
+    if by_layers:
+        text += _by_layers(min(by_layers, key=analysis.loss)["arm"], found)
+    return text
 
 
 SAID = {True: "reaches", False: "does **not** reach", None: "cannot yet be held against"}
@@ -64,5 +69,12 @@ def _held(best: str, found: Sequence[Result]) -> str:
     fresh = analysis.reaches(others, best, 0.5)
     held = fresh or analysis.reaches(found, best, 0.5)
     assert held is not None
-    by = f"{held.own.seeds} seeds that it was not chosen by" if fresh else "the seed that it was chosen by"
+    by = (
+        f"{held.own.seeds} seeds that it was not chosen by" if fresh else "the one seed that it was chosen by"
+    )
     return f"{SAID[held.reached]} that loss, at {held.own} ({by})"
+
+
+def _dropped(arm: str, found: Sequence[Result]) -> str:
+    """What of the tokens bypassed blocks."""
+    return f"{analysis.estimate(map(analysis.dropped, analysis.grouped(found)[arm, 0.5])).mean:.1%}"

@@ -64,10 +64,19 @@ def _by_run(study: Study, results: Iterable[dict[str, Any]]) -> dict[Run, dict[s
 
 
 def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
-    """Write all results of a study as one table, a run a line."""
-    found = done(study, out)
+    """Write all results of a study as one table, a run a line.
+
+    ValueError if the table there has runs of settings that the config has no more: they would be lost.
+    """
+    found, path = done(study, out), folder / f"{study}.json"
+    before = json.loads(path.read_text())["runs"] if path.exists() else []
+    lost = {run["digest"] for run in before} - {result["digest"] for result in found.values()}
+    if lost:
+        raise ValueError(
+            f"{path} has {len(lost)} runs of settings that {study} no longer has, and they would be lost; "
+            "take back what changed them, or delete those lines first"
+        )
     head = {"study": study.name, "size": study.size, "task": study.task, "settings": study.settings}
-    path = folder / f"{study}.json"
     write_table(path, head, "runs", found.values())
     return path
 
