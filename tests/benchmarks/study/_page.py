@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def values() -> dict[str, Callable[[], str]]:
         ),
         "sentences_selection_table": _measured(_without(sentences, "random_ltd"), SELECTION, ["samples"]),
         "sentences_selection_picture": _picture(
-            sentences, "sentences-selection", "Accuracy against samples back-propagated, by arm"
+            _without(sentences, "random_ltd"),
+            "sentences-selection",
+            "Accuracy against samples back-propagated, by arm",
         ),
         "again": lambda: _tables.again(json.loads(PATH.read_text())) if PATH.exists() else MISSING,
         "provenance": lambda: _tables.provenance([(study, found[str(study)]) for study in studies()]),
@@ -139,34 +142,28 @@ def studies() -> list[Study]:
 
 def pictures(folder: Path) -> list[Path]:
     """Draw what there are results for; gives the files."""
-    gpt, images, selection, sentences = (
+    gpt, images, images_selection, sentences = (
         results(_study.load(name, "s")) for name in ("gpt", "images", "images_selection", "sentences")
     )
-    seconds, samples = analysis.consumed("seconds"), analysis.consumed("samples")
-    due: dict[str, tuple[list[Result], Callable[[Path], None]]] = {
-        "gpt": (gpt, lambda path: _plots.at_the_end(gpt, path, arms=MAIN)),
-        "gpt-curves": (gpt, lambda path: _plots.on_the_way(gpt, path, arms=MAIN)),
+    due: dict[str, tuple[list[Result], Callable[..., None]]] = {
+        "gpt": (gpt, partial(_plots.at_the_end, arms=MAIN)),
+        "gpt-curves": (gpt, partial(_plots.on_the_way, arms=MAIN)),
         "images": (
             images,
-            lambda path: _plots.accuracy(images, path, x=seconds, label="seconds of one core"),
+            partial(_plots.accuracy, x=analysis.consumed("seconds"), label="seconds of one core"),
         ),
-        "sentences-selection": (
-            _without(sentences, "random_ltd"),
-            lambda path: _plots.accuracy(
-                _without(sentences, "random_ltd"), path, x=samples, label="samples back-propagated"
-            ),
-        ),
-        "images-selection": (
-            selection,
-            lambda path: _plots.accuracy(selection, path, x=samples, label="samples back-propagated"),
-        ),
+        "images-selection": (images_selection, SELECTED),
+        "sentences-selection": (_without(sentences, "random_ltd"), SELECTED),
     }
     made = []
     for name, (found, draw) in due.items():
         if found:
             made.append(folder / f"evidence-{name}.png")
-            draw(made[-1])
+            draw(found, made[-1])
     return made
+
+
+SELECTED = partial(_plots.accuracy, x=analysis.consumed("samples"), label="samples back-propagated")
 
 
 def _picture(found: list[Result], name: str, words: str) -> Callable[[], str]:
