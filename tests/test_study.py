@@ -328,6 +328,10 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
     assert "(2 seeds that it was not chosen by)" in said
     assert "50% are 70% of the tokens and 50% of the FLOPs, and `composed_b_layers` reaches that loss" in said
     assert "It drops 12.5% of the tokens that blocks would process, `composed` 12.5%." in said
+    whole = [made("composed_b", 1.0, s, 4.9) for s in (1, 2, 3)]
+    assert "How many times less `composed_b` needs for that loss: of the data" in _verdict.verdict(
+        base + own + whole
+    )
     assert "the one seed that it was chosen by" in _verdict.verdict(base + own[:4])
     assert _verdict.verdict(base) == ""
 

@@ -20,13 +20,7 @@ def verdict(found: Sequence[Result]) -> str:
         f"loss of the baseline with all of it: {half.own} against {half.base} nats a token ({half.own.seeds} "
         f"and {half.base.seeds} seeds)."
     )
-    composed = [analysis.factor(found, "composed", axis) for axis in ("tokens", "flops", "seconds")]
-    if all(composed):
-        data, flops, seconds = composed
-        text += (
-            f" How many times less it needs for that loss: of the data {data}, of FLOPs {flops}, of time "
-            f"{seconds}."
-        )
+    text += _needs("composed", found)
     of_first = [
         run
         for run in found
@@ -41,9 +35,22 @@ def verdict(found: Sequence[Result]) -> str:
             f"It drops {_dropped(best, found)} of the tokens that blocks would process, `composed` "
             f"{_dropped('composed', found)}."
         )
+        text += _needs(best, found) if best != "composed" else ""
     if by_layers:
         text += _by_layers(min(by_layers, key=analysis.loss)["arm"], found)
     return text
+
+
+def _needs(arm: str, found: Sequence[Result]) -> str:
+    """How many times less; "" where that is not known."""
+    factors = [analysis.factor(found, arm, axis) for axis in ("tokens", "flops", "seconds")]
+    if not all(factors):
+        return ""
+    data, flops, seconds = factors
+    return (
+        f" How many times less {titled(arm)} needs for that loss: of the data {data}, of FLOPs {flops}, of "
+        f"time {seconds}."
+    )
 
 
 SAID = {True: "reaches", False: "does **not** reach", None: "cannot yet be held against"}
