@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,9 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.study", description=_first_lines())
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train what is due of a study; it may be stopped at any moment")
-    run.add_argument("study", choices=_study.names())
-    run.add_argument("--size", default="s", help="one of the config's (default: s)")
+    run = _of_study(commands, "run", "train what is due of a study; it may be stopped at any moment")
     run.add_argument("--only", default="*", metavar="PATTERN", help="names of runs, as 'composed-050-*'")
     run.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long, to be resumed")
     run.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between checkpoints (60)")
@@ -31,25 +30,12 @@ def main(argv: list[str] | None = None) -> int:
         "--processes", type=int, default=1, help="so many runs at once, a core each (default: 1)"
     )
     run.add_argument("--device", help="other than the config's for the size: to try, for no table takes it")
-    _with_out(run)
-    again = commands.add_parser("again", help="train one finished run anew, and note both losses")
-    again.add_argument("study", choices=_study.names())
+    again = _of_study(commands, "again", "train one finished run anew, and note both losses")
     again.add_argument("run", help="as in the table: composed-050-1")
-    again.add_argument("--size", default="s")
-    _with_out(again)
-    tune = commands.add_parser("tune", help="search the paces of a study by short probes, as its config says")
-    tune.add_argument("study", choices=_study.names())
-    tune.add_argument("--size", default="s")
-    _with_out(tune)
-    timed = commands.add_parser("time", help="time some steps of all finished arms, side by side")
-    timed.add_argument("study", choices=_study.names())
-    timed.add_argument("--size", default="s")
-    _with_out(timed)
-    table = commands.add_parser("table", help="gather what is finished in one table")
-    table.add_argument("study", choices=_study.names())
-    table.add_argument("--size", default="s")
+    _of_study(commands, "tune", "search the paces of a study by short probes, as its config says")
+    _of_study(commands, "time", "time some steps of all finished arms, side by side")
+    table = _of_study(commands, "table", "gather what is finished in one table")
     table.add_argument("--into", type=Path, default=_work.TABLES, help="folder of the table (%(default)s)")
-    _with_out(table)
     commands.add_parser("page", help="write docs/evidence.md and its pictures from the tables")
     options = parser.parse_args(argv)
     try:
@@ -141,10 +127,15 @@ def _page(options: argparse.Namespace) -> int:
     return 0
 
 
-def _with_out(parser: argparse.ArgumentParser) -> None:
+def _of_study(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
+    """A command about one study at one size."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=words)
+    parser.add_argument("study", choices=_study.names())
+    parser.add_argument("--size", default="s", help="one of the config's (default: s)")
     parser.add_argument(
         "--out", type=Path, default=CACHE, help="folder of data and checkpoints (%(default)s)"
     )
+    return parser
 
 
 def _first_lines() -> str:

@@ -10,6 +10,7 @@ import torch
 
 from tests.benchmarks import record
 from tests.benchmarks.study import _work
+from tests.benchmarks.study._analysis import loss
 from tests.benchmarks.study._study import Run, Study
 
 PATH = _work.TABLES / "again.json"
@@ -40,8 +41,8 @@ def again(study: Study, run: Run, out: Path, *, stop: Callable[[], bool]) -> dic
         **record.stamp(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "limits": {name: os.environ[name] for name in LIMITS if name in os.environ},
-        "before": {"date": before["date"], "machine": before["machine"], "loss": _loss(before)},
-        "loss": _loss(result),
+        "before": {"date": before["date"], "machine": before["machine"], "loss": loss(before)},
+        "loss": loss(result),
     }
     others = json.loads(PATH.read_text()) if PATH.exists() else []
     _work.write(PATH, json.dumps([*others, found], indent=1) + "\n")
@@ -49,7 +50,3 @@ def again(study: Study, run: Run, out: Path, *, stop: Callable[[], bool]) -> dic
 
 
 LIMITS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR")
-
-
-def _loss(result: dict[str, Any]) -> float:
-    return float(result["final"]["validation_loss"])

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,8 @@ from tqdm import tqdm
 
 from tests.benchmarks import record
 from tests.benchmarks.study import _train, _work
+from tests.benchmarks.study._analysis import Result
 from tests.benchmarks.study._study import Run, Study
-
-Result = dict[str, Any]
 
 
 def measure(
