@@ -156,6 +156,7 @@ ROWS = {
     "olmo2": Row(lambda: hf("olmo2"), TEXTS, TEXT),
     "falcon, alibi": Row(lambda: hf("falcon", alibi=True), HARMLESS, TEXT | {"alibi": -1}),
     "distilbert": Row(lambda: hf("distilbert", dim=16, n_heads=2, n_layers=4, hidden_dim=24), TEXTS, TEXT),
+    "roformer": Row(lambda: hf("roformer"), TEXTS, TEXT | {"sinusoidal_pos": -2}),
     "t5": Row(lambda: hf("t5", d_model=16, d_kv=8, d_ff=24, num_layers=4, num_decoder_layers=4, num_heads=2),
               SEQ2SEQ, T5_AXES),
     "bart": Row(lambda: hf("bart", d_model=16, **SIDES), SEQ2SEQ, T5_AXES),

@@ -183,6 +183,30 @@ def test_the_largest_stack_is_found_not_the_longest():
     assert route.depth == 4
 
 
+def test_a_stack_of_embeddings_is_no_stack_of_blocks():
+    model = nn.Sequential(nn.Sequential(*[nn.Embedding(99, 8) for _ in range(9)]))
+    model.append(nn.Sequential(*[Experts() for _ in range(4)]))
+    assert list(attach(model, keep=3, seed=1).layers) == ["1.1", "1.2"]
+
+
+class Unheard(nn.Sequential):
+    """Its layers are not called, so no hook sees them."""
+
+    def forward(self, x):
+        for layer in self:
+            x = layer.forward(x)
+        return x
+
+
+def test_a_route_that_no_layer_takes_is_told_of():
+    model = Unheard(*[Experts() for _ in range(4)])
+    attach(model, keep=3, seed=1)
+    x = torch.zeros(2, 6, 8)
+    model(x)
+    with pytest.warns(UserWarning, match=r"no routed layer was called in .* of Unheard, so no token"):
+        model(x)
+
+
 def test_depth_counts_the_blocks_of_the_stack_whatever_their_class():
     model = nn.Sequential(nn.Linear(8, 8), Masked(), nn.Linear(8, 8), nn.Linear(8, 8))
     assert attach(model, keep=3, seed=1, layers=[model[0]]).depth == 4

@@ -323,6 +323,7 @@ _RULES: dict[str, Callable[[str, Tensor, Kept], Tensor]] = {
             "position_embeddings_local",
             "rotary_pos_emb",
             "rotary_emb",
+            "sinusoidal_pos",
             "freqs_cis",
             "freqs",
             "cos",

@@ -1,5 +1,6 @@
 """What the hooks of a route do in a forward pass: tokens go into layers, and around them."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -59,6 +60,8 @@ class Flow:
     _inside: dict[str, _Inside] = attrs.field(factory=dict, init=False, repr=False)
     """By the layer that a segment begins with."""
     _checked: set[str] = attrs.field(factory=set, init=False, repr=False)
+    _awaits: bool = attrs.field(default=False, init=False, repr=False)
+    """Whether a training pass began and no routed layer was called yet."""
 
     def __attrs_post_init__(self) -> None:
         layers, self._scope, self._wants = self.route.layers, self.route._scope, self.route._wants
@@ -74,7 +77,13 @@ class Flow:
         return self.route.evaluates
 
     def __getstate__(self) -> dict[str, Any]:  # of a copy, too: nothing of a pass that is under way
-        return self.__dict__ | {"_calls": {}, "_inside": {}, "_passes": Passes(), "_tokens": None}
+        return self.__dict__ | {
+            "_calls": {},
+            "_inside": {},
+            "_passes": Passes(),
+            "_tokens": None,
+            "_awaits": False,
+        }
 
     def begin(self, name: str, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The root model's forward begins: a new micro-batch, whatever a layer does or does again later."""
@@ -85,6 +94,13 @@ class Flow:
                 return self.mark(name, model, args, kwargs)
             for ride in self.route._rides:
                 ride.keep_out_of_the_graph()
+            if self._awaits:
+                warnings.warn(
+                    f"no routed layer was called in the last forward pass of {type(model).__name__}, so no token "
+                    "was dropped: hooks see layer(...), not layer.forward(...)",
+                    stacklevel=2,
+                )
+            self._awaits = model.training
         self.route._kept.clear()
         self._calls.clear()
         self._inside.clear()
@@ -126,6 +142,7 @@ class Flow:
 
     def enter(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before a layer: hand it the kept tokens alone."""
+        self._awaits = False
         if not (layer.training or self.evaluates):
             self._inside.pop(self._segments[name], None)
             return None

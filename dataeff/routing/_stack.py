@@ -14,6 +14,7 @@ def blocks(model: nn.Module, skip: tuple[int, int]) -> list[nn.Module]:
 
     Stacks are the ModuleLists and Sequentials of modules of one class. The one with the most parameters
     counts (experts inside a block are more, but smaller), and those beside it that are not much smaller.
+    Modules that are made of none, as embeddings are, come last, however large.
 
     Examples:
         >>> model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
@@ -82,11 +83,20 @@ def _towers(model: nn.Module, ends: int) -> list[list[nn.Module]]:
     like = [
         stack for stack in like if len(stack) > ends and len({id(block) for block in stack}) == len(stack)
     ]
-    sizes = [sum(p.numel() for block in stack for p in block.parameters()) for stack in like]
+    sizes = {id(stack): sum(p.numel() for block in stack for p in block.parameters()) for stack in like}
     towers: list[list[nn.Module]] = []
-    for size, stack in sorted(zip(sizes, like, strict=True), key=lambda pair: -pair[0]):
+    for stack in sorted(like, key=lambda stack: (_is_made_of_none(stack[0]), -sizes[id(stack)])):
         inner = {id(module) for tower in towers for block in tower for module in block.modules()}
-        beside = size >= _SMALL * max(sizes) and any(True for _ in stack[0].children())
-        if not towers or (beside and not any(id(block) in inner for block in stack)):
+        beside = (
+            bool(towers)
+            and sizes[id(stack)] >= _SMALL * sizes[id(towers[0])]
+            and not _is_made_of_none(stack[0])
+            and not any(id(block) in inner for block in stack)
+        )
+        if not towers or beside:
             towers.append(stack)
     return [stack for stack in like if stack in towers]  # in the order of the model
+
+
+def _is_made_of_none(module: nn.Module) -> bool:
+    return next(module.children(), None) is None
