@@ -224,6 +224,16 @@ def test_the_batch_size_and_the_steps_are_those_of_the_table_run(index, tmp_path
     assert capsys.readouterr().out.startswith("60 steps of 5 samples, of 100 in the index\n")
 
 
+def test_so_is_the_seed(index, tmp_path, monkeypatch, capsys):
+    def out(text, *options):
+        assert simulated(tmp_path, monkeypatch, text, "--batch-size", "5", *options) == 0
+        return capsys.readouterr().out
+
+    run = "[run]\nseed = 3\n" + CONFIG
+    assert out(run) == out(CONFIG, "--seed", "3") != out(CONFIG)
+    assert out(run, "--seed", "0") == out(CONFIG)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

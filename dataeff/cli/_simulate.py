@@ -21,7 +21,7 @@ does not fit together. Takes about a second for 20,000 batches.
 EPILOG = """\
 The configuration is TOML or JSON. Each table [curriculum.<metric>] has `pace`, or `low` and `high` of a
 window; [length] says how samples are cut, if they are, and needs the metric `length` in the index. [run] may
-give `batch_size` and `steps`. Tables of `dataeff plan` may stand beside them; others are refused:
+give `batch_size`, `steps` and `seed`. Tables of `dataeff plan` may stand beside them; others are refused:
 
   [run]
   batch_size = 512
@@ -64,7 +64,7 @@ def add(commands: Any) -> None:
         metavar="B",
         help="samples over all ranks (default: `batch_size` of [run])",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the sampler (default: %(default)s)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the sampler (default: `seed` of [run], else 0)")
     parser.add_argument(
         "--plot",
         nargs="?",
@@ -84,7 +84,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     sampler = curriculum(
         growing,
         batch_size=_batch_size(arguments, tables),
-        seed=arguments.seed,
+        seed=_run(tables).get("seed", 0) if arguments.seed is None else arguments.seed,
         steps=_run(tables).get("steps") if arguments.steps is None else arguments.steps,
         rank=0,
         world_size=1,
