@@ -1,8 +1,6 @@
 """Routing on architectures of today. A new one is a row of the table."""
 
 import copy
-import functools
-import inspect
 
 import attrs
 import pytest
@@ -13,53 +11,25 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from dataeff.demo._model import GPT
 from dataeff.pacing import linear
 from dataeff.routing import attach
+from tests.architectures import (
+    BATCH,
+    IMAGES,
+    SEQ,
+    SEQ2SEQ,
+    T5_AXES,
+    TEXT,
+    TEXTS,
+    alone,
+    floats,
+    hf,
+    hidden_of,
+    run,
+    tokens,
+)
 
-transformers = pytest.importorskip("transformers")
-transformers.logging.set_verbosity_error()
 pytestmark = pytest.mark.filterwarnings(
     "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
 )
-
-BATCH, SEQ = 3, 11
-SMALL = {
-    "vocab_size": 61,
-    "hidden_size": 16,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "intermediate_size": 24,
-    "max_position_embeddings": 32,
-    "pad_token_id": 0,
-    **dict.fromkeys(
-        (
-            "attention_dropout",
-            "hidden_dropout",
-            "hidden_dropout_prob",
-            "attention_probs_dropout_prob",
-            "embd_pdrop",
-            "attn_pdrop",
-            "resid_pdrop",
-            "dropout",
-            "dropout_rate",
-            "activation_dropout",
-        ),
-        0.0,
-    ),
-}
-TEXT = {"attention_mask": (-2, -1), "position_ids": -1, "position_embeddings": 1}
-
-
-def hf(model_type, *, auto="AutoModel", **options):
-    """A small model of a type of transformers, with random weights and without dropout."""
-    usual = transformers.AutoConfig.for_model(model_type)
-    known = {name: value for name, value in SMALL.items() if hasattr(usual, name)}
-    config = transformers.AutoConfig.for_model(model_type, **(known | options))
-    torch.manual_seed(0)
-    model = getattr(transformers, auto).from_config(config)
-    for parameter in model.parameters():  # so that attention is not nearly even
-        if parameter.dim() > 1:
-            nn.init.normal_(parameter, std=0.3)
-    return model.double().train()
 
 
 def torch_encoder(batch_first=True, norm_first=False):
@@ -79,30 +49,6 @@ def plain_gpt():
     return GPT(vocabulary=61, length=32, width=16, heads=2, layers=4).double().train()
 
 
-def generator():
-    return torch.Generator().manual_seed(1)
-
-
-def tokens(batch=BATCH, seq=SEQ):
-    return torch.randint(1, 61, (batch, seq), generator=generator())
-
-
-def floats(*shape):
-    return torch.randn(shape, generator=generator(), dtype=torch.float64)
-
-
-def padded(side):
-    """Token ids and their mask, as a tokenizer gives them."""
-    lengths = torch.tensor([SEQ, 7, 4])[:, None]
-    mask = torch.arange(SEQ) < lengths if side == "right" else torch.arange(SEQ) >= SEQ - lengths
-    return {"input_ids": tokens() * mask, "attention_mask": mask.long()}
-
-
-TEXTS = {
-    "whole": lambda: {"input_ids": tokens()},
-    "padded right": lambda: padded("right"),
-    "padded left": lambda: padded("left"),
-}
 HARMLESS = {kind: TEXTS[kind] for kind in ("whole", "padded right")}  # some give nan for padding on the left
 PACKED = {
     "packed": lambda: {
@@ -111,10 +57,6 @@ PACKED = {
         "use_cache": False,
     }
 }
-SEQ2SEQ = {
-    name: lambda make=make: make() | {"decoder_input_ids": tokens(BATCH, 9)} for name, make in TEXTS.items()
-}
-IMAGES = {"images": lambda: {"pixel_values": floats(BATCH, 3, 16, 16)}}
 VISION = {"image_size": 16, "patch_size": 4}
 CAUSAL = nn.Transformer.generate_square_subsequent_mask(SEQ, dtype=torch.float64)
 PADDED = torch.arange(SEQ) >= torch.tensor([SEQ, 7, 4])[:, None]
@@ -136,8 +78,6 @@ class Row:
 
 SIDES = {f"{side}_{what}": size for side in ("encoder", "decoder")
          for what, size in (("layers", 4), ("attention_heads", 2), ("ffn_dim", 24))}  # fmt: skip
-T5_AXES = {"attention_mask": (-2, -1), "position_bias": (-2, -1), "encoder_attention_mask": -2,
-           "encoder_decoder_position_bias": -2}  # fmt: skip
 ROWS = {
     "gpt2": Row(lambda: hf("gpt2", auto="AutoModelForCausalLM"), TEXTS | PACKED, TEXT),
     "gpt2-eager": Row(lambda: hf("gpt2", attn_implementation="eager"), TEXTS, TEXT),
@@ -186,65 +126,6 @@ CASES = [(name, kind) for name, row in ROWS.items() for kind in row.inputs]
 every = pytest.mark.parametrize(("name", "kind"), CASES)
 
 
-def hidden_of(output):
-    if isinstance(output, torch.Tensor):
-        return output
-    return next(value for value in output.values() if isinstance(value, torch.Tensor))
-
-
-def run(model, given):
-    """The output, and the gradients of all parameters."""
-    model.zero_grad()
-    out = hidden_of(model(**given))
-    out.sin().sum().backward()
-    return out.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def row_of(value, b, own, axes):
-    """What an argument is for row `b` and its own tokens; without a batch axis it is everybody's."""
-    if isinstance(value, tuple | list):
-        return tuple(row_of(each, b, own, axes) for each in value)
-    if not isinstance(value, torch.Tensor):
-        return value
-    axes = (axes,) if isinstance(axes, int) else axes
-    axes = [axis % value.dim() for axis in axes]
-    for axis in axes:
-        value = value.index_select(axis, own) if value.shape[axis] > 1 else value
-    if 0 in axes or value.shape[0] == 1:
-        return value
-    each = value.shape[0] // BATCH if value.shape[0] % BATCH == 0 else 1
-    return value[b * each : (b + 1) * each]
-
-
-def alone(layer, names, own_ids, axes):
-    """A layer's forward that runs each row alone, on its own tokens, and puts them back."""
-    forward = layer.forward
-
-    @functools.wraps(forward)
-    def by_rows(*args, **kwargs):
-        given = dict(zip(names, args, strict=False)) | kwargs
-        first, hidden = next(iter(given.items()))
-        rows = []
-        for b, own in enumerate(own_ids.long()):
-            mine = {
-                name: None if "past" in name or name == "cache" else row_of(value, b, own, axes.get(name, ()))
-                for name, value in given.items()
-                if name != first
-            }
-            mine |= {"use_cache": False} if "use_cache" in mine else {}
-            out = forward(hidden[b, own][None], **mine)
-            row = hidden[b].clone()
-            row[own] = (out if isinstance(out, torch.Tensor) else out[0])[0]
-            rows.append(row)
-        merged = torch.stack(rows)
-        biases = [
-            given.get(name) for name in ("position_bias", "encoder_decoder_position_bias")
-        ]  # as T5 has it
-        return merged if isinstance(out, torch.Tensor) else (merged, *biases[: len(out) - 1])
-
-    layer.forward = by_rows
-
-
 @every
 def test_keeping_all_is_the_untouched_model_to_the_bit(name, kind):
     row = ROWS[name]
@@ -270,8 +151,7 @@ def test_each_row_is_what_it_is_alone_with_its_own_tokens(name, kind):
     layers = route.layers
     route.remove()
     for layer, own in kept.items():
-        names = list(inspect.signature(layers[layer].forward).parameters)
-        alone(layers[layer], names, own, row.axes)
+        alone(layers[layer], [own], row.axes)
     expected, meant = run(model, given)
     torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9)
     assert grads.keys() == meant.keys()

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.benchmarks import ops_gpu, tables, train_step_gpu
+from tests.benchmarks import architectures, ops_gpu, tables, train_step_gpu
 
 
 def timed(run):
@@ -33,3 +33,44 @@ def test_so_can_those_of_a_training_step():
     assert 0 < own["of_flops"] < 1
     assert set(own["ms"]) == {"plain", "routed"}
     assert "time to FLOPs" in tables.train_step_gpu(figures)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("model_type", "how", "why"),
+    [
+        ("llama", "served", "by "),
+        ("vit", "served", "by "),
+        ("fnet", "refused", "ValueError: layer 'encoder.layer.1' knows by itself"),
+        ("timesfm", "not tried", "it wants inputs of its own"),
+    ],
+)
+def test_a_model_type_is_tried(model_type, how, why):
+    found = architectures.tried(model_type)
+    assert found["how"] == how
+    assert found["why"].startswith(why)
+
+
+def test_a_model_type_that_is_not_routed_rightly_shows(monkeypatch):
+    monkeypatch.setattr(architectures, "AXES", {})  # rows alone get masks and tables of other tokens
+    assert architectures.tried("gpt_neox")["how"] != "served"
+
+
+def test_model_types_are_told_of_by_how_they_ended():
+    types = {
+        "gpt": {"how": "served", "why": "by 0 at most"},
+        "net": {"how": "refused", "why": "NetModel has no stack of more than 2 like blocks"},
+        "odd": {"how": "refused", "why": "it is odd"},
+        "big": {"how": "not tried", "why": "it is big"},
+    }
+    assert tables.architectures({"types": types}).split("\n") == [
+        "served: 1 of 4 model types",
+        "  gpt",
+        "",
+        "refused: 2 of 4 model types",
+        "  no stack of like blocks: name them: net",
+        "  for another reason: odd",
+        "",
+        "not tried: 1 of 4 model types",
+        "",
+    ]

@@ -528,7 +528,8 @@ def test_layers_that_take_the_sequence_first_are_served_as_they_are():
     torch.testing.assert_close(out.transpose(0, 1), expected[1], rtol=1e-12, atol=1e-12)
 
 
-def test_the_wrong_layout_is_seen_from_what_the_model_is_called_with():
+@pytest.mark.parametrize("keep", [2, 4])
+def test_the_wrong_layout_is_seen_from_what_the_model_is_called_with(keep):
     class Turned(nn.Module):
         def __init__(self):
             super().__init__()
@@ -541,7 +542,7 @@ def test_the_wrong_layout_is_seen_from_what_the_model_is_called_with():
                 x = layer(x)
             return x
 
-    attach(model := Turned(), keep=2, seed=1)
+    attach(model := Turned(), keep=keep, seed=1)  # 4 are more than a batch has
     with pytest.raises(
         ValueError, match=r"gets \(5, 3, 4\), and the model was called with \(3, 5\): say .*=False"
     ):

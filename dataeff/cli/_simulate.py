@@ -64,7 +64,9 @@ def add(commands: Any) -> None:
         metavar="B",
         help="samples over all ranks (default: `batch_size` of [run])",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of the sampler (default: `seed` of [run], else 0)")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="of the sampler (default: `seed` of [run], else 0)"
+    )
     parser.add_argument(
         "--plot",
         nargs="?",

@@ -96,11 +96,11 @@ class Flow:
                 ride.keep_out_of_the_graph()
             if self._awaits:
                 warnings.warn(
-                    f"no routed layer was called in the last forward pass of {type(model).__name__}, so no token "
-                    "was dropped: hooks see layer(...), not layer.forward(...)",
+                    f"no routed layer was called in the last forward pass of {type(model).__name__}, so no "
+                    "token was dropped: hooks see layer(...), not layer.forward(...)",
                     stacklevel=2,
                 )
-            self._awaits = model.training
+            self._awaits, self._shape = model.training, None
         self.route._kept.clear()
         self._calls.clear()
         self._inside.clear()
@@ -208,10 +208,15 @@ class Flow:
         own: Pass,
         hidden: Tensor,
     ) -> _Inside | None:
-        seq = x.shape[1]
+        seq, looks = x.shape[1], self.route.check and not torch.compiler.is_compiling()
+        if looks and self._shape is not None and x.shape[:2] == self._shape[::-1] != self._shape:
+            raise ValueError(
+                f"layer {name!r} gets {tuple(hidden.shape)}, and the model was called with {self._shape}: "
+                f"say attach(..., batch_first={not self.route.batch_first})"
+            )
         if own.keep >= seq:
             return None
-        if self.route.check and not torch.compiler.is_compiling():
+        if looks:
             self._look(name, layer, x, given, hidden)
         chosen = own.chosen or self._choose(name, layer, x, given, own)
         back = x if self._scope != "input" else None
@@ -265,12 +270,6 @@ class Flow:
         if name in self._checked:
             return
         self._checked.add(name)
-        if self._shape is not None and x.shape[:2] == self._shape[::-1] != self._shape:
-            shape = tuple(self._turned(x).shape)
-            raise ValueError(
-                f"layer {name!r} gets {shape}, and the model was called with {self._shape}: say "
-                f"attach(..., batch_first={not self.route.batch_first})"
-            )
         if is_packed(given):
             return
         plain = getattr(layer, "_orig_mod", layer)

@@ -41,10 +41,10 @@ class Overwritten(torch.Tensor):
     def __torch_function__(cls, *_: Any, **__: Any) -> NoReturn:
         """Any use is an error."""
         raise RuntimeError(
-            "these hidden states went into a routed layer, which has written its output into them. If they are "
-            "now added to that output, as its residual, the layer is only part of a block, and a token that "
-            "bypasses it would count twice: leave it out (layers=[...]). For another use of them, route with "
-            "attach(..., in_place=False)"
+            "these hidden states went into a routed layer, which has written its output into them. If they "
+            "are now added to that output, as its residual, the layer is only part of a block, and a token "
+            "that bypasses it would count twice: leave it out (layers=[...]). For another use of them, route "
+            "with attach(..., in_place=False)"
         )
 
     def __repr__(self) -> str:  # type: ignore[override]

@@ -1,6 +1,7 @@
 """Tables for docs/benchmarks.md, made from the committed results: `python -m tests.benchmarks.tables`."""
 
 import json
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,40 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+REASONS = {
+    "knows by itself where its tokens stand": "their layers find neighbours or positions by themselves",
+    "expected (B, S, C)": "their layers take something else than (B, S, C)",
+    "declare its token axes": "an argument is to be declared",
+    "no batch axis": "an argument has no batch axis: only with shared=True",
+    "no stack of": "no stack of like blocks: name them",
+    "only part of a block": "their blocks are in pieces",
+    "": "for another reason",
+}
+"""By what a refusal says."""
+
+
+def architectures(figures: dict[str, Any]) -> str:
+    """The model types, by how routing them ended."""
+    types, lines = figures["types"], []
+    for how in ("served", "differs", "refused", "not tried"):
+        found = {name: own["why"] for name, own in types.items() if own["how"] == how}
+        if not found:
+            continue
+        lines.append(f"{how}: {len(found)} of {len(types)} model types")
+        groups: dict[str, list[str]] = {}
+        for name, why in found.items():
+            said = next(words for phrase, words in REASONS.items() if phrase in why)
+            groups.setdefault(said if how == "refused" else "", []).append(name)
+        for said, names in groups.items():
+            text = f"{said}: {', '.join(names)}" if said else ", ".join(names)
+            if how != "not tried":
+                lines += textwrap.wrap(
+                    text, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+                )
+        lines.append("")
+    return "\n".join(lines)
 
 
 def index_vs_deepspeed(figures: dict[str, Any]) -> str:
@@ -153,6 +188,7 @@ def train_step_gpu(figures: dict[str, Any]) -> str:
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "architectures": architectures,
     "index_scale": index_scale,
     "index_vs_deepspeed": index_vs_deepspeed,
     "ops_cpu": ops_cpu,
