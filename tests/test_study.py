@@ -286,10 +286,16 @@ def test_a_factor_that_is_a_bound_says_so(losses, words):
 
 
 def test_seeds_without_several_shares_tell_no_factor():
-    arm = [made("a", 1.0, s, 4.0) for s in (1, 2, 3)]
+    arm = [made("a", 1.0, s, 6.0) for s in (1, 2, 3)]
     assert analysis.factor(LINE + arm, "a", "tokens") is None
-    arm.append(made("a", 0.5, 2, 6.0))
+    assert analysis.factor([made("a", 0.5, 9, 1.0), *LINE], "a", "tokens") is None, "there is no baseline"
+    arm.append(made("a", 0.5, 2, 7.0))
     assert analysis.factor(LINE + arm, "a", "tokens").times.seeds == 1
+
+
+def test_a_seed_that_was_as_good_at_once_tells_a_bound():
+    arm = [made("a", 0.5, s, 4.0) for s in (1, 2, 3)]
+    assert str(analysis.factor(LINE + arm, "a", "tokens")) == "at least 2.00"
 
 
 def test_the_baseline_to_beat_is_the_best_at_each_share():

@@ -153,16 +153,17 @@ class Factor:
 def factor(results: Sequence[Result], arm: str, axis: str) -> Factor | None:
     """How many times less an arm needs than the baseline with all data, to be as good; over seeds.
 
-    A seed counts if the arm was trained with it at several shares of the data, and the best baseline with
-    all. Between these runs of the arm its value is linear over the logarithm of the cost. The bound is
-    ">=" where its cheapest run was as good already, "<" where its dearest was not. None if no seed counts.
+    A seed counts if the arm was trained with it at several shares of the data, or was as good at the one,
+    and the best baseline with all. Between these runs of the arm its value is linear over the logarithm of
+    the cost. The bound is ">=" where its cheapest run was as good already, "<" where its dearest was not.
+    None if no seed counts.
     """
     cost, found, bounds = consumed(axis), [], set()
     full = {run["seed"]: run for run in reference(results).get(1.0, [])}
     for seed, line in _lines((run for run in results if run["arm"] == arm), cost, loss).items():
-        if seed in full and len(line) > 1:
+        target = loss(full[seed]) if seed in full else -math.inf
+        if line[0][1] <= target or (seed in full and len(line) > 1):
             costs, values = np.log([c for c, _ in line]), np.minimum.accumulate([v for _, v in line])
-            target = loss(full[seed])
             bounds.add(">=" if values[0] <= target else "<" if values[-1] > target else "")
             found.append(float(cost(full[seed]) / np.exp(np.interp(-target, -values, costs))))
     if not found:

@@ -67,6 +67,7 @@ def _by_layers(best: str, found: Sequence[Result]) -> str:
     return (
         f" Counted as in the paper, where a token that half of the blocks process is half consumed, 50% are "
         f"{tokens:.0%} of the tokens and {flops:.0%} of the FLOPs, and {titled(best)} {_held(best, found)}."
+        f"{_needs(best, found)}"
     )
 
 
