@@ -298,6 +298,14 @@ def test_a_seed_that_was_as_good_at_once_tells_a_bound():
     assert str(analysis.factor(LINE + arm, "a", "tokens")) == "at least 2.00"
 
 
+def test_what_was_not_timed_is_left_out_and_not_told_as_nan():
+    arm = [made("composed", 0.5, s, 4.0, seconds=math.nan) for s in (1, 2, 3)]
+    assert str(analysis.factor(LINE + arm, "composed", "seconds")) == ""
+    assert "nan" not in _verdict.verdict(LINE + arm)
+    column = _tables.Column(analysis.consumed("seconds"), ".0f", interval=False)
+    assert "nan" not in _tables.measures(arm, {"seconds": column})
+
+
 def test_the_baseline_to_beat_is_the_best_at_each_share():
     better = [made("baseline_unscaled", 0.5, s, 5.5) for s in (1, 2, 3)]
     fewer = [made("baseline_half_rate", 1.0, s, 1.0) for s in (1, 2)]
@@ -335,7 +343,7 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
     assert "50% are 70% of the tokens and 50% of the FLOPs, and `composed_b_layers` reaches that loss" in said
     assert "It drops 12.5% of the tokens that blocks would process, `composed` 12.5%." in said
     whole = [made("composed_b", 1.0, s, 4.9) for s in (1, 2, 3)]
-    assert "How many times less `composed_b` needs for that loss: of the data" in _verdict.verdict(
+    assert "How many times less `composed_b` needs for that loss: of data" in _verdict.verdict(
         base + own + whole
     )
     assert "the one seed that it was chosen by" in _verdict.verdict(base + own[:4])

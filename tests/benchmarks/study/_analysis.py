@@ -144,7 +144,7 @@ class Factor:
     """One a seed."""
 
     def __str__(self) -> str:
-        if self.bound == "":
+        if self.bound == "" or math.isnan(self.times.mean):  # of time where the arm was not timed
             return self.times.shown(".2f")
         words = {">=": "at least {}", "<": "less than {}", "~": "about {}, beyond the runs with some seeds"}
         return words[self.bound].format(f"{self.times.mean:.2f}")

@@ -64,6 +64,15 @@ def values() -> dict[str, Callable[[], str]]:
             ],
             lambda runs: _tables.measures(runs, LOSS | DROPPED | TIME),
         ),
+        "gpt_by_layers": _if(
+            [
+                run
+                for run in gpt
+                if (run["arm"].endswith("_layers") and run["fraction"] == 0.5)
+                or (run["arm"], run["fraction"]) == (analysis.BASELINE, 1.0)
+            ],
+            lambda runs: _tables.measures(runs, LOSS | DROPPED | TOKENS | TIME),
+        ),
         "gpt_tuned": _tuned_table,
         "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, _timed.rates(_study.load("gpt", "s")))),
         "gpt_selection": _if(gpt, _tables.selection),
@@ -96,6 +105,9 @@ TIME = {
     "steps": Column(analysis.consumed("steps"), ",.0f", interval=False),
     "TFLOPs": Column(lambda run: run["totals"]["flops"] / 1e12, ".1f", interval=False),
     "seconds": Column(analysis.consumed("seconds"), ".0f", interval=False),
+}
+TOKENS = {
+    "million tokens": Column(lambda run: run["totals"]["tokens"] / 1e6, ".2f", interval=False),
 }
 DROPPED = {"dropped": Column(analysis.dropped, ".1%", interval=False)}
 SELECTION = (

@@ -1,5 +1,6 @@
 """The tables of docs/evidence.md, as Markdown, each from the results of one study."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -121,7 +122,8 @@ def measures(results: Sequence[Result], columns: dict[str, Column], equal: Seque
         cells = []
         for column in columns.values():
             found = analysis.estimate(map(column.value, runs))
-            cells.append(found.shown(column.shown) if column.interval else f"{found.mean:{column.shown}}")
+            found = found if column.interval else attrs.evolve(found, half=math.nan)
+            cells.append(found.shown(column.shown))
         cells += [signed(found.get(key), len(runs), first.shown) for found in versus]
         rows.append((titled(key[0]), f"{key[1]:.0%}", str(len(runs)), *cells))
     return markdown(rows)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tests.benchmarks.study import _analysis as analysis
 from tests.benchmarks.study._analysis import Result
-from tests.benchmarks.study._tables import titled
+from tests.benchmarks.study._tables import AXES, titled
 
 CHOSEN_BY = 1
 """The seed that settings were compared with. Where there are others, the best is judged by them alone."""
@@ -43,14 +43,9 @@ def verdict(found: Sequence[Result]) -> str:
 
 def _needs(arm: str, found: Sequence[Result]) -> str:
     """How many times less; "" where that is not known."""
-    factors = [analysis.factor(found, arm, axis) for axis in ("tokens", "flops", "seconds")]
-    if not all(factors):
-        return ""
-    data, flops, seconds = factors
-    return (
-        f" How many times less {titled(arm)} needs for that loss: of the data {data}, of FLOPs {flops}, of "
-        f"time {seconds}."
-    )
+    factors = {words: str(analysis.factor(found, arm, axis) or "") for axis, words in AXES.items()}
+    known = [f"of {words} {own}" for words, own in factors.items() if own]
+    return f" How many times less {titled(arm)} needs for that loss: {', '.join(known)}." if known else ""
 
 
 SAID = {True: "reaches", False: "does **not** reach", None: "cannot yet be held against"}
