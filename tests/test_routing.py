@@ -201,10 +201,41 @@ class Unheard(nn.Sequential):
 def test_a_route_that_no_layer_takes_is_told_of():
     model = Unheard(*[Experts() for _ in range(4)])
     attach(model, keep=3, seed=1)
-    x = torch.zeros(2, 6, 8)
-    model(x)
-    with pytest.warns(UserWarning, match=r"no routed layer was called in .* of Unheard, so no token"):
-        model(x)
+    with pytest.warns(UserWarning, match="this forward pass of Unheard called no routed layer, so it"):
+        model(torch.zeros(2, 6, 8))
+
+
+def test_a_pass_that_fails_or_evaluates_is_not_told_of_as_one_that_no_layer_took():
+    class Breaks(nn.Module):
+        def forward(self, x):
+            if x.shape[0] == 1:
+                raise KeyError("no such sample")
+            return x
+
+    model = nn.Sequential(Breaks(), nn.Sequential(*[Experts() for _ in range(4)]))
+    attach(model, keep=3, seed=1, layers=model[1][1:3])
+    with pytest.raises(KeyError):
+        model(torch.zeros(1, 6, 8))
+    model.eval()(torch.zeros(2, 6, 8))
+    model.train()(torch.zeros(2, 6, 8))
+
+
+def test_recomputation_of_an_earlier_batch_is_not_taken_for_another_layout():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(9, 8)
+            self.layers = nn.ModuleList(Experts() for _ in range(4))
+
+        def forward(self, ids):
+            x = self.embed(ids)
+            for layer in self.layers:
+                x = checkpoint(layer, x, use_reentrant=False)
+            return x
+
+    model = Tokens()
+    attach(model, keep=3, seed=1)
+    (model(torch.zeros(4, 8).long()).sum() + model(torch.zeros(8, 4).long()).sum()).backward()
 
 
 def test_depth_counts_the_blocks_of_the_stack_whatever_their_class():

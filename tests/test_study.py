@@ -235,7 +235,7 @@ def test_timing_needs_finished_runs(tmp_path):
 
 def made(arm, fraction, seed, loss, **totals):
     counts = {"tokens": 100 * fraction, "flops": 100 * fraction, "seconds": 10 * fraction} | totals
-    config = {"arm": {"metric": None, "router": "span", "budget": "tokens", "sampler": "shuffled"}}
+    config = {"arm": {"metric": None, "router": "span", "budget": "tokens", "lengths": None}}
     config["settings"] = {"layers": 8}
     counts = {"layer_tokens": 7 * counts["tokens"]} | counts
     own = {"arm": arm, "fraction": fraction, "seed": seed, "config": config}
@@ -296,6 +296,7 @@ def test_seeds_without_several_shares_tell_no_factor():
 def test_a_seed_that_was_as_good_at_once_tells_a_bound():
     arm = [made("a", 0.5, s, 4.0) for s in (1, 2, 3)]
     assert str(analysis.factor(LINE + arm, "a", "tokens")) == "at least 2.00"
+    assert analysis.factor([*LINE, *arm[:2], made("a", 0.5, 3, 5.2)], "a", "tokens") is None, "one was not"
 
 
 def test_what_was_not_timed_is_left_out_and_not_told_as_nan():
@@ -334,18 +335,19 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
     base = [made("baseline", 1.0, s, 5 + 0.01 * s) for s in (1, 2, 3)]
     own = [made("composed", 0.5, s, 5.2) for s in (1, 2, 3)]
     own += [made("composed_b", 0.5, s, 5.0 if s == 1 else 5.3) for s in (1, 2, 3)]
-    own += [made("composed_b_layers", 0.5, s, 5.0, tokens=70) for s in (1, 2, 3)]
+    own += [made("composed_b_layers", 0.5, s, 5.0, tokens=70, seconds=math.nan) for s in (1, 2, 3)]
+    own += [made("composed_layers", 0.5, 1, 5.2)]
     said = _verdict.verdict(base + own)
-    assert (
-        "Of 2 settings of it at 50%, `composed_b` is best: it does **not** reach that loss, at 5.300" in said
+    assert "Of 2 settings of it at 50%, `composed_b` is best, which drops 12.5% of the tokens that" in said
+    assert "it does **not** reach that loss, at 5.300 ± 0.000 (2 seeds that it was not chosen by)." in said
+    assert "of 2 settings `composed_b_layers` is best. With 70% of the tokens and 50% of the FLOPs" in said
+    assert "`composed_layers` is at 5.200 with 50%" in said
+    assert said.endswith(
+        "less it needs for that loss, over all seeds: of data at least 1.43, of FLOPs at least 2.00."
     )
-    assert "(2 seeds that it was not chosen by)" in said
-    assert "50% are 70% of the tokens and 50% of the FLOPs, and `composed_b_layers` reaches that loss" in said
-    assert "It drops 12.5% of the tokens that blocks would process, `composed` 12.5%." in said
     whole = [made("composed_b", 1.0, s, 4.9) for s in (1, 2, 3)]
-    assert "How many times less `composed_b` needs for that loss: of data" in _verdict.verdict(
-        base + own + whole
-    )
+    factors = "of data about 1.49, beyond the runs with some seeds, of FLOPs about 1.49"
+    assert f"less it needs for that loss, over all seeds: {factors}" in _verdict.verdict(base + own + whole)
     assert "the one seed that it was chosen by" in _verdict.verdict(base + own[:4])
     assert _verdict.verdict(base) == ""
 

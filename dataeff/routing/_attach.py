@@ -123,7 +123,7 @@ def attach(
             layer.add_module(type(made).__name__, gate)
     marked = [block for block in stack if names[id(block)] not in named]
     route._rides += [
-        Ride(model, Hook(flow, "begin", "")),
+        Ride(model, Hook(flow, "begin", ""), Hook(flow, "end", "")),
         *(Ride(block, Hook(flow, "mark", names[id(block)])) for block in marked if block is not model),
         *(Ride(named[n], Hook(flow, "enter", n), Hook(flow, "leave", n)) for n in named),
     ]

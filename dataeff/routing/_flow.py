@@ -94,12 +94,6 @@ class Flow:
                 return self.mark(name, model, args, kwargs)
             for ride in self.route._rides:
                 ride.keep_out_of_the_graph()
-            if self._awaits:
-                warnings.warn(
-                    f"no routed layer was called in the last forward pass of {type(model).__name__}, so no "
-                    "token was dropped: hooks see layer(...), not layer.forward(...)",
-                    stacklevel=2,
-                )
             self._awaits, self._shape = model.training, None
         self.route._kept.clear()
         self._calls.clear()
@@ -122,6 +116,19 @@ class Flow:
             return None
         self._shape = tuple(first.shape[:2]) if not first.is_floating_point() else None
         return without_cache(model, args, kwargs)
+
+    def end(self, name: str, model: nn.Module, args: Any, output: Any) -> None:
+        """The root model's forward ends; it has not failed."""
+        if torch.compiler.is_compiling():
+            return
+        self._shape = None
+        if self._awaits:
+            self._awaits = False
+            warnings.warn(
+                f"this forward pass of {type(model).__name__} called no routed layer, so it dropped no "
+                "token; if the model runs layer.forward(...), and not layer(...), hooks do not see it",
+                stacklevel=2,
+            )
 
     def mark(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a block that is not routed: remember whose input it is, or learn whose is run again."""
@@ -208,7 +215,8 @@ class Flow:
         own: Pass,
         hidden: Tensor,
     ) -> _Inside | None:
-        seq, looks = x.shape[1], self.route.check and not torch.compiler.is_compiling()
+        looks = self.route.check and not torch.compiler.is_compiling() and not in_backward()
+        seq = x.shape[1]
         if looks and self._shape is not None and x.shape[:2] == self._shape[::-1] != self._shape:
             raise ValueError(
                 f"layer {name!r} gets {tuple(hidden.shape)}, and the model was called with {self._shape}: "

@@ -14,7 +14,7 @@ def blocks(model: nn.Module, skip: tuple[int, int]) -> list[nn.Module]:
 
     Stacks are the ModuleLists and Sequentials of modules of one class. The one with the most parameters
     counts (experts inside a block are more, but smaller), and those beside it that are not much smaller.
-    Modules that are made of none, as embeddings are, come last, however large.
+    Embeddings come last, however large.
 
     Examples:
         >>> model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
@@ -85,18 +85,14 @@ def _towers(model: nn.Module, ends: int) -> list[list[nn.Module]]:
     ]
     sizes = {id(stack): sum(p.numel() for block in stack for p in block.parameters()) for stack in like}
     towers: list[list[nn.Module]] = []
-    for stack in sorted(like, key=lambda stack: (_is_made_of_none(stack[0]), -sizes[id(stack)])):
+    for stack in sorted(like, key=lambda stack: (isinstance(stack[0], nn.Embedding), -sizes[id(stack)])):
         inner = {id(module) for tower in towers for block in tower for module in block.modules()}
         beside = (
             bool(towers)
             and sizes[id(stack)] >= _SMALL * sizes[id(towers[0])]
-            and not _is_made_of_none(stack[0])
+            and next(stack[0].children(), None) is not None
             and not any(id(block) in inner for block in stack)
         )
         if not towers or beside:
             towers.append(stack)
     return [stack for stack in like if stack in towers]  # in the order of the model
-
-
-def _is_made_of_none(module: nn.Module) -> bool:
-    return next(module.children(), None) is None

@@ -19,9 +19,12 @@ REASONS = {
     "knows by itself where its tokens stand": "their layers find neighbours or positions by themselves",
     "expected (B, S, C)": "their layers take something else than (B, S, C)",
     "declare its token axes": "an argument is to be declared",
+    "say attach(..., batch_first": "their layers take (S, B, C): say batch_first=False",
     "no batch axis": "an argument has no batch axis: only with shared=True",
     "no stack of": "no stack of like blocks: name them",
     "only part of a block": "their blocks are in pieces",
+    "made small": "could not be made small",
+    "untouched, it fails": "would not run on what is tried here",
     "": "for another reason",
 }
 """By what a refusal says."""
@@ -30,21 +33,22 @@ REASONS = {
 def architectures(figures: dict[str, Any]) -> str:
     """The model types, by how routing them ended."""
     types, lines = figures["types"], []
-    for how in ("served", "differs", "refused", "not tried"):
+    tried = sum(own["how"] != "not tried" for own in types.values())
+    for how in ("served", "differs", "fails", "refused", "not tried"):
         found = {name: own["why"] for name, own in types.items() if own["how"] == how}
         if not found:
             continue
-        lines.append(f"{how}: {len(found)} of {len(types)} model types")
+        of = f"{len(types)} model types" if how == "not tried" else f"the {tried} model types that were tried"
+        lines.append(f"{how}: {len(found)} of {of}")
         groups: dict[str, list[str]] = {}
         for name, why in found.items():
             said = next(words for phrase, words in REASONS.items() if phrase in why)
-            groups.setdefault(said if how == "refused" else "", []).append(name)
+            groups.setdefault(said if how in ("refused", "not tried") else "", []).append(name)
         for said, names in groups.items():
             text = f"{said}: {', '.join(names)}" if said else ", ".join(names)
-            if how != "not tried":
-                lines += textwrap.wrap(
-                    text, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
-                )
+            lines += textwrap.wrap(
+                text, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            )
         lines.append("")
     return "\n".join(lines)
 

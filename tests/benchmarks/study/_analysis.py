@@ -126,14 +126,6 @@ def against(results: Sequence[Result], axis: str, value: Value = loss) -> dict[t
     return found
 
 
-def compared(results: Sequence[Result]) -> list[str]:
-    """The arms beside the baseline that were trained with all of the data and with half of it."""
-    by = grouped(results)
-    return [
-        arm for arm, fraction in by if not arm.startswith(BASELINE) and fraction == 1 and (arm, 0.5) in by
-    ]
-
-
 @attrs.frozen
 class Factor:
     """How many times less is needed, and which bound that is: "", ">=", "<", or "~" with some seeds only."""
@@ -153,20 +145,22 @@ class Factor:
 def factor(results: Sequence[Result], arm: str, axis: str) -> Factor | None:
     """How many times less an arm needs than the baseline with all data, to be as good; over seeds.
 
-    A seed counts if the arm was trained with it at several shares of the data, or was as good at the one,
-    and the best baseline with all. Between these runs of the arm its value is linear over the logarithm of
-    the cost. The bound is ">=" where its cheapest run was as good already, "<" where its dearest was not.
-    None if no seed counts.
+    A seed counts if the arm was trained with it, and the best baseline with all of the data. Between runs of
+    the arm at several shares of the data its value is linear over the logarithm of the cost. The bound is
+    ">=" where its cheapest run was as good already, "<" where its dearest was not. None if no seed counts,
+    or where runs at one share alone were not as good.
     """
     cost, found, bounds = consumed(axis), [], set()
     full = {run["seed"]: run for run in reference(results).get(1.0, [])}
-    for seed, line in _lines((run for run in results if run["arm"] == arm), cost, loss).items():
-        target = loss(full[seed]) if seed in full else -math.inf
-        if line[0][1] <= target or (seed in full and len(line) > 1):
+    lines = _lines((run for run in results if run["arm"] == arm), cost, loss)
+    several = any(len(line) > 1 for seed, line in lines.items() if seed in full)
+    for seed, line in lines.items():
+        if seed in full and (len(line) > 1 or not several):
             costs, values = np.log([c for c, _ in line]), np.minimum.accumulate([v for _, v in line])
+            target = loss(full[seed])
             bounds.add(">=" if values[0] <= target else "<" if values[-1] > target else "")
             found.append(float(cost(full[seed]) / np.exp(np.interp(-target, -values, costs))))
-    if not found:
+    if not found or not (several or bounds == {">="}):
         return None
     return Factor(estimate(found), bounds.pop() if len(bounds) == 1 else "~", tuple(found))
 

@@ -67,7 +67,7 @@ def pretraining(results: Sequence[Result]) -> str:
 def factors(results: Sequence[Result]) -> str:
     """How many times less each arm needs to be as good as the baseline with all of the data."""
     rows = [("arm", "seeds", *(f"times less {AXES[axis]}" for axis in AXES))]
-    for arm in analysis.compared(results):
+    for arm in dict.fromkeys(run["arm"] for run in results if not run["arm"].startswith(BASELINE)):
         found = [factor for axis in AXES if (factor := analysis.factor(results, arm, axis))]
         if found:
             rows.append((titled(arm), str(found[0].times.seeds), *map(str, found)))
@@ -81,7 +81,8 @@ def savings(results: Sequence[Result], rates: dict[str, list[float]]) -> str:
         base = {run["seed"]: run for run in by.get((BASELINE, fraction), [])}
         pairs = [(run, base[run["seed"]]) for run in runs if run["seed"] in base]
         own = runs[0]["config"]["arm"]
-        if not pairs or arm not in rates or own["router"] is None or own["budget"] != "tokens":
+        alike = own["lengths"] is None and own["budget"] == "tokens"  # else attention is cheaper, too
+        if not pairs or arm not in rates or own["router"] is None or not alike:
             continue
         flops = analysis.estimate(run["totals"]["flops"] / plain["totals"]["flops"] for run, plain in pairs)
         saved = 1 - flops.mean * np.array(rates[arm]) / np.array(rates[BASELINE])

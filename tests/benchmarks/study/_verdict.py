@@ -20,7 +20,6 @@ def verdict(found: Sequence[Result]) -> str:
         f"loss of the baseline with all of it: {half.own} against {half.base} nats a token ({half.own.seeds} "
         f"and {half.base.seeds} seeds)."
     )
-    text += _needs("composed", found)
     of_first = [
         run
         for run in found
@@ -31,13 +30,12 @@ def verdict(found: Sequence[Result]) -> str:
     if len(by_tokens) > 1:
         best = min(by_tokens, key=analysis.loss)["arm"]
         text += (
-            f" Of {len(by_tokens)} settings of it at 50%, {titled(best)} is best: it {_held(best, found)}. "
-            f"It drops {_dropped(best, found)} of the tokens that blocks would process, `composed` "
-            f"{_dropped('composed', found)}."
+            f" Of {len(by_tokens)} settings of it at 50%, {titled(best)} is best, which drops "
+            f"{_dropped(best, found)} of the tokens that blocks would process: it {_held(best, found)}."
         )
-        text += _needs(best, found) if best != "composed" else ""
+        text += _needs(best, found)
     if by_layers:
-        text += _by_layers(min(by_layers, key=analysis.loss)["arm"], found)
+        text += _by_layers(by_layers, found)
     return text
 
 
@@ -45,14 +43,18 @@ def _needs(arm: str, found: Sequence[Result]) -> str:
     """How many times less; "" where that is not known."""
     factors = {words: str(analysis.factor(found, arm, axis) or "") for axis, words in AXES.items()}
     known = [f"of {words} {own}" for words, own in factors.items() if own]
-    return f" How many times less {titled(arm)} needs for that loss: {', '.join(known)}." if known else ""
+    return (
+        f" How many times less it needs for that loss, over all seeds: {', '.join(known)}." if known else ""
+    )
 
 
 SAID = {True: "reaches", False: "does **not** reach", None: "cannot yet be held against"}
 
 
-def _by_layers(best: str, found: Sequence[Result]) -> str:
+def _by_layers(of_first: Sequence[Result], found: Sequence[Result]) -> str:
     """The same where a token counts as much as blocks process it."""
+    best = min(of_first, key=analysis.loss)["arm"]
+    plain = [analysis.loss(run) for run in of_first if run["arm"] == "composed_layers"]
     own, base = analysis.grouped(found)[best, 0.5], analysis.reference(found)[1.0]
     tokens, flops = (
         analysis.estimate(map(analysis.consumed(axis), own)).mean
@@ -60,9 +62,10 @@ def _by_layers(best: str, found: Sequence[Result]) -> str:
         for axis in ("tokens", "flops")
     )
     return (
-        f" Counted as in the paper, where a token that half of the blocks process is half consumed, 50% are "
-        f"{tokens:.0%} of the tokens and {flops:.0%} of the FLOPs, and {titled(best)} {_held(best, found)}."
-        f"{_needs(best, found)}"
+        " Counted as in the paper, where a token that half of the blocks process is half consumed, "
+        + (f"`composed_layers` is at {plain[0]:.3f} with 50%; " if plain else "")
+        + f"of {len(of_first)} settings {titled(best)} is best. With {tokens:.0%} of the tokens and "
+        f"{flops:.0%} of the FLOPs it {_held(best, found)}.{_needs(best, found)}"
     )
 
 
