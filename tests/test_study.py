@@ -220,7 +220,10 @@ def test_what_slows_a_round_slows_all_of_its_arms(tmp_path):
     path = _timed.path_of(study, tmp_path)
     _work.write(path, json.dumps({"arms": rows}))
     rates = _timed.rates(study, tmp_path)
-    assert rates == {one.arm: pytest.approx([2e-12] * 3), other.arm: pytest.approx([6e-12] * 3)}
+    assert rates[one.arm] == pytest.approx([2e-12] * 3)
+    assert rates[other.arm] == pytest.approx([6e-12] * 3)
+    assert rates["baseline_twice_rate"] == rates["baseline"], "its steps do the same work"
+    assert changed.arm not in rates
     runs = [made(one.arm, 1.0, 1, 5.0, flops=10**12), made(changed.arm, 1.0, 1, 5.0)]
     timed, untimed = (run["totals"]["seconds"] for run in _timed.corrected(runs, rates))
     assert timed == pytest.approx(2)
@@ -235,7 +238,8 @@ def test_timing_needs_finished_runs(tmp_path):
 
 def made(arm, fraction, seed, loss, **totals):
     counts = {"tokens": 100 * fraction, "flops": 100 * fraction, "seconds": 10 * fraction} | totals
-    config = {"arm": {"metric": None, "router": "span", "budget": "tokens", "lengths": None}}
+    config = {"arm": {"metric": None, "router": "span", "budget": "tokens"}}
+    config["arm"] |= {"lengths": None, "sampler": "shuffled"}
     config["settings"] = {"layers": 8}
     counts = {"layer_tokens": 7 * counts["tokens"]} | counts
     own = {"arm": arm, "fraction": fraction, "seed": seed, "config": config}

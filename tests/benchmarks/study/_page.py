@@ -17,7 +17,15 @@ from tests.benchmarks.study._verdict import verdict
 
 TEMPLATE = Path(__file__).parent / "page.md"
 DOCS = Path(__file__).parents[3] / "docs"
-MAIN = ("baseline", "baseline_unscaled", "seqtru_voc", "random_ltd", "composed", "composed_longest")
+MAIN = (
+    "baseline",
+    "baseline_twice_rate",
+    "seqtru_voc",
+    "random_ltd",
+    "composed",
+    "composed_longest",
+    "composed_voc_layers",
+)
 MISSING = "*No result yet.*"
 
 

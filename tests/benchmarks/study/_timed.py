@@ -29,12 +29,13 @@ def measure(
 ) -> Path | None:
     """Time a few steps at points of each arm's longest finished run, in turns; None if stopped.
 
-    Every round goes through all points of all arms, each from its middle on, so that what else the machine
-    does meets them alike. The first of the steps warms up and is not counted. Writes the seconds a TFLOP that
-    each round found, by arm. ValueError if no run of the study is finished.
+    Arms whose steps do the same work, as they differ in the learning rate alone, are timed as one. Every
+    round goes through all points of all arms, each from its middle on, so that what else the machine does
+    meets them alike. The first of the steps warms up and is not counted. Writes the seconds a TFLOP that each
+    round found, by arm. ValueError if no run of the study is finished.
     """
     torch.set_num_threads(1)
-    runs = longest(_work.done(study, out))
+    runs = longest(study, _work.done(study, out))
     if not runs:
         raise ValueError(f"no run of {study} is finished; expected some to know how many steps they take")
     setups = {run.arm: (_setup(study, run, out / "data"), took) for run, took in runs.items()}
@@ -63,17 +64,24 @@ def path_of(study: Study, folder: Path = _work.TABLES) -> Path:
     return folder / "timed" / f"{study}.json"
 
 
-def longest(results: dict[Run, Result]) -> dict[Run, int]:
-    """Of each arm the finished run with the most data, and its steps; those of the importance sampler aside.
+def longest(study: Study, results: dict[Run, Result]) -> dict[Run, int]:
+    """Of arms of like work the finished run with the most data, and its steps.
 
-    What that sampler leaves out depends on losses, so a run of it can't be entered at any step.
+    Those of the importance sampler are left aside: what it leaves out depends on losses, so a run can't be
+    entered at any step.
     """
     found: dict[str, Run] = {}
     for run, result in results.items():
-        entered = result["config"]["arm"]["sampler"] == "shuffled"
-        if entered and (run.arm not in found or run.fraction > found[run.arm].fraction):
-            found[run.arm] = run
+        entered, work = result["config"]["arm"]["sampler"] == "shuffled", _work_of(study, run.arm)
+        if entered and (work not in found or run.fraction > found[work].fraction):
+            found[work] = run
     return {run: results[run]["totals"]["steps"] for run in found.values()}
+
+
+def _work_of(study: Study, arm: str) -> str:
+    """What its steps do: all that the arm says but the learning rate."""
+    given = study.settings_of(Run(arm, 1.0, 1))
+    return json.dumps([given["arm"] | {"rate": None}, given["settings"] | {"scaled": None}], sort_keys=True)
 
 
 def corrected(results: Iterable[Result], rates: dict[str, list[float]]) -> list[Result]:
@@ -108,7 +116,12 @@ def rates(study: Study, folder: Path = _work.TABLES) -> dict[str, list[float]]:
     took = np.array([row["seconds_a_tflop"] for row in rows]) / 1e12
     shares = took / took.mean(0) * np.median(took.mean(0))
     due = {study.digest(run) for run in study.runs()}
-    return {row["arm"]: list(own) for row, own in zip(rows, shares, strict=True) if row["digest"] in due}
+    known = {
+        _work_of(study, row["arm"]): list(own)
+        for row, own in zip(rows, shares, strict=True)
+        if row["digest"] in due
+    }
+    return {arm: known[work] for arm in study.arms if (work := _work_of(study, arm)) in known}
 
 
 def _setup(study: Study, run: Run, data: Path) -> _train.Setup:

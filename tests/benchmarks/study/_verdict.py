@@ -15,10 +15,11 @@ def verdict(found: Sequence[Result]) -> str:
     half = analysis.reaches(found, "composed", 0.5)
     if half is None:
         return ""
+    base = analysis.reference(found)[1.0][0]["arm"]
     text = (
         f"On CPU cores (size S), the composed arm with 50% of the data {SAID[half.reached]} the validation "
-        f"loss of the baseline with all of it: {half.own} against {half.base} nats a token ({half.own.seeds} "
-        f"and {half.base.seeds} seeds)."
+        f"loss of the best baseline with all of it, {titled(base)}: {half.own} against {half.base} nats a "
+        f"token ({half.own.seeds} and {half.base.seeds} seeds)."
     )
     of_first = [
         run
