@@ -61,16 +61,17 @@ def test_model_types_are_told_of_by_how_they_ended():
         "gpt": {"how": "served", "why": "by 0 at most"},
         "net": {"how": "refused", "why": "NetModel has no stack of more than 2 like blocks"},
         "odd": {"how": "refused", "why": "it is odd"},
-        "big": {"how": "not tried", "why": "it is big"},
+        "big": {"how": "not tried", "why": "it cannot be made small so: it is big"},
     }
     assert tables.architectures({"types": types}).split("\n") == [
-        "served: 1 of 4 model types",
+        "served: 1 of the 3 model types that were tried",
         "  gpt",
         "",
-        "refused: 2 of 4 model types",
+        "refused: 2 of the 3 model types that were tried",
         "  no stack of like blocks: name them: net",
         "  for another reason: odd",
         "",
         "not tried: 1 of 4 model types",
+        "  could not be made small: big",
         "",
     ]

@@ -23,7 +23,7 @@ REASONS = {
     "no batch axis": "an argument has no batch axis: only with shared=True",
     "no stack of": "no stack of like blocks: name them",
     "only part of a block": "their blocks are in pieces",
-    "made small": "could not be made small",
+    "cannot be made small": "could not be made small",
     "untouched, it fails": "would not run on what is tried here",
     "": "for another reason",
 }
