@@ -255,13 +255,16 @@ def test_an_interval_is_students():
     assert found.half == pytest.approx(4.30265 * np.std([1, 2, 4], ddof=1) / math.sqrt(3), rel=1e-5)
 
 
-def test_an_arm_is_compared_with_the_baseline_of_its_seed_at_equal_cost():
+def test_an_arm_is_compared_with_the_baseline_at_equal_cost():
     """The baseline's loss is linear in the logarithm of cost; the arm costs as the baseline at 0.7."""
     arm = [made("ltd", 1.0, s, 5.2 + 0.01 * s, flops=70) for s in (1, 2, 3)]
+    arm.append(made("one", 1.0, 3, 5.22, flops=70))
     data, flops = (analysis.against(LINE + arm, axis) for axis in ("tokens", "flops"))
     assert data["ltd", 1.0].mean == pytest.approx(0.2)
     assert flops["ltd", 1.0].mean == pytest.approx(0.2 + math.log2(0.7))
-    assert flops["ltd", 1.0].half == pytest.approx(0, abs=1e-9)
+    assert flops["ltd", 1.0].half == pytest.approx(math.sqrt(2) * analysis.estimate([0.01, 0.02, 0.03]).half)
+    assert flops["one", 1.0].mean == flops["ltd", 1.0].mean, "whichever seed it had"
+    assert math.isnan(flops["one", 1.0].half)
 
 
 def test_what_costs_less_than_any_baseline_is_compared_with_nothing():

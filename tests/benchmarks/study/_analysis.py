@@ -107,22 +107,21 @@ def _mean_loss(runs: list[Result]) -> float:
 
 
 def against(results: Sequence[Result], axis: str, value: Value = loss) -> dict[tuple[str, float], Estimate]:
-    """By arm and share of the data: its value less the best baseline's at equal cost, over seeds.
+    """By arm and share of the data: its mean less the best baseline's at equal cost, with their intervals.
 
-    The baseline's value at a cost is read off its own runs of the same seed, which ended at several shares
-    of the data, linearly over the logarithm of the cost. Runs that cost less than the least of these or more
-    than the greatest (by over 2%) are compared with nothing and left out.
+    The baseline's value at the arm's mean cost is read off its own runs of each seed, which ended at several
+    shares of the data, linearly over the logarithm of the cost. Arms that cost less than the least of these
+    or more than the greatest (by over 2%) are compared with nothing. Seeds are not paired: those of an arm
+    and of the baseline go up and down by themselves, and arms with few can be compared with those with many.
     """
     cost, base = consumed(axis), [run for runs in reference(results).values() for run in runs]
-    lines, found = _lines(base, cost, value), {}
+    lines, found = _lines(base, cost, value).values(), {}
     for key, runs in grouped(results).items():
-        differences = [
-            value(run) - there
-            for run in runs
-            if (there := _read(lines.get(run["seed"], []), cost(run))) is not None
-        ]
-        if differences and not key[0].startswith(BASELINE):
-            found[key] = estimate(differences)
+        at, own = estimate(map(cost, runs)).mean, estimate(map(value, runs))
+        read = [there for line in lines if (there := _read(line, at)) is not None]
+        if read and not key[0].startswith(BASELINE):
+            other = estimate(read)
+            found[key] = Estimate(own.mean - other.mean, math.hypot(own.half, other.half), own.seeds)
     return found
 
 

@@ -57,7 +57,7 @@ def pretraining(results: Sequence[Result]) -> str:
                 f"{sum(run['totals']['tokens'] for run in runs) / len(runs) / 1e6:.2f}",
                 str(loss),
                 str(bits),
-                *(signed(versus[axis].get(key), len(runs)) for axis in AXES),
+                *(signed(versus[axis].get(key)) for axis in AXES),
                 f"{rises}" + (f", {diverged} diverged" if diverged else ""),
             )
         )
@@ -125,7 +125,7 @@ def measures(results: Sequence[Result], columns: dict[str, Column], equal: Seque
             found = analysis.estimate(map(column.value, runs))
             found = found if column.interval else attrs.evolve(found, half=math.nan)
             cells.append(found.shown(column.shown))
-        cells += [signed(found.get(key), len(runs), first.shown) for found in versus]
+        cells += [signed(found.get(key), first.shown) for found in versus]
         rows.append((titled(key[0]), f"{key[1]:.0%}", str(len(runs)), *cells))
     return markdown(rows)
 
@@ -224,9 +224,6 @@ def titled(arm: str) -> str:
     return f"`{arm}`"
 
 
-def signed(difference: Estimate | None, seeds: int | None = None, form: str = ".3f") -> str:
-    """A difference with its sign, and its seeds if they are not these; nothing if there is none."""
-    if difference is None:
-        return ""
-    fewer = f" (n={difference.seeds})" if seeds not in (None, difference.seeds) else ""
-    return difference.shown(f"+{form}") + fewer
+def signed(difference: Estimate | None, form: str = ".3f") -> str:
+    """A difference with its sign; nothing if there is none."""
+    return "" if difference is None else difference.shown(f"+{form}")
