@@ -169,6 +169,30 @@ def test_a_build_killed_at_any_moment_goes_on_to_the_same_bytes_and_redoes_nothi
         assert sorted(again) == sorted(set(range(SAMPLES)) - held)
 
 
+def held_by_one_that_was_killed(folder):
+    """A build in a fork, after another fork was killed with the lock of progress bars."""
+    from tqdm import tqdm
+
+    tqdm.get_lock()  # which forks share from now on
+
+    def die():
+        tqdm.get_lock().acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def go_on():
+        signal.alarm(60)  # ends a build that waits
+        build(numbered(30), folder / "idx")
+
+    assert ended(forked(die)) == -signal.SIGKILL
+    return ended(forked(go_on))
+
+
+def test_a_build_without_a_bar_does_not_wait_for_its_lock(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        assert pool.submit(held_by_one_that_was_killed, tmp_path).result(timeout=120) == 0
+
+
 def kill_at_steps(folder):
     """Kill builds before each change of the folder in turn: (step, what the finished one has otherwise)."""
     de.metrics.Metric.shard_tokens = 48

@@ -133,14 +133,17 @@ class _Run:
         given = {number: args(number) for number in range(len(spans))}
         todo = [number for number, own in given.items() if own is not None]
         sizes = [stop - start for start, stop in spans]
-        bar = tqdm(
-            total=sum(sizes),
-            initial=sum(sizes) - sum(sizes[number] for number in todo),
-            desc=f"index: {title}",
-            unit=" samples",
-            unit_scale=True,
-            disable=not self.progress,
-        )
+        bar: Any = None
+        if (
+            self.progress
+        ):  # else no bar at all: its lock is all forks', and one killed with it stops the others
+            bar = tqdm(
+                total=sum(sizes),
+                initial=sum(sizes) - sum(sizes[number] for number in todo),
+                desc=f"index: {title}",
+                unit=" samples",
+                unit_scale=True,
+            )
         futures: dict[Any, int] = {}
         numbers = iter(todo)
         try:
@@ -155,9 +158,11 @@ class _Run:
                 for future in wait(futures, return_when=FIRST_COMPLETED).done:
                     number = futures.pop(future)  # with it goes its result
                     yield number, _result(future)
-                    bar.update(sizes[number])
+                    if bar is not None:
+                        bar.update(sizes[number])
         finally:
-            bar.close()
+            if bar is not None:
+                bar.close()
             for future in futures:  # after an error, what has not begun need not begin
                 future.cancel()
 
