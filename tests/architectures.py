@@ -43,8 +43,12 @@ def hf(model_type, *, auto="AutoModel", **options):
     known = {name: value for name, value in SMALL.items() if hasattr(usual, name)}
     config = transformers.AutoConfig.for_model(model_type, **(known | options))
     torch.manual_seed(0)
-    model = getattr(transformers, auto).from_config(config)
-    for parameter in model.parameters():  # so that attention is not nearly even
+    return drawn(getattr(transformers, auto).from_config(config))
+
+
+def drawn(model):
+    """The model in float64, in training mode, with weights so large that attention is not nearly even."""
+    for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.3)
     return model.double().train()

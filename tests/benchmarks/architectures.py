@@ -10,6 +10,7 @@ model cannot be made small in this way, draws at random or wants inputs of its o
 import contextlib
 import inspect
 import multiprocessing
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection
@@ -31,6 +32,7 @@ from tests.architectures import (
     TEXT,
     TEXTS,
     alone,
+    drawn,
     floats,
     run,
     tokens,
@@ -113,14 +115,11 @@ def made(model_type: str) -> nn.Module:
     if size > PARAMETERS:
         raise ValueError(f"{size:,} parameters when it is to be small")
     torch.manual_seed(0)
-    model: nn.Module = transformers.AutoModel.from_config(config, **options)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            nn.init.normal_(parameter, std=0.3)
+    model: nn.Module = drawn(transformers.AutoModel.from_config(config, **options))
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return model.double().train()
+    return model
 
 
 def inputs(model: nn.Module) -> dict[str, Any]:
@@ -247,7 +246,7 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
+    text = re.sub(r" from '[^']*'", "", str(error)).strip().splitlines()  # where a module's file lies
     return f"{type(error).__name__}: {text[0] if text else ''}"[:300]
 
 
