@@ -13,12 +13,12 @@ from typing import Any
 
 import attrs
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dataeff import _files, registry
 from dataeff.corpus import as_fingerprint
 from dataeff.corpus import open as open_corpus
 from dataeff.index import _store, _tasks
+from dataeff.index._bar import bar
 from dataeff.index._store import Index
 from dataeff.metrics import Metric, checked_name, identity, resolve
 
@@ -133,38 +133,28 @@ class _Run:
         given = {number: args(number) for number in range(len(spans))}
         todo = [number for number, own in given.items() if own is not None]
         sizes = [stop - start for start, stop in spans]
-        bar: Any = None
-        if (
-            self.progress
-        ):  # else no bar at all: its lock is all forks', and one killed with it stops the others
-            bar = tqdm(
-                total=sum(sizes),
-                initial=sum(sizes) - sum(sizes[number] for number in todo),
-                desc=f"index: {title}",
-                unit=" samples",
-                unit_scale=True,
-            )
+        finished = sum(sizes) - sum(sizes[number] for number in todo)
         futures: dict[Any, int] = {}
         numbers = iter(todo)
-        try:
-            while True:
-                for number in islice(numbers, _PENDING - len(futures)):
-                    future = _submitted(self.pool, task, self.source.piece(*spans[number]), *given[number])
-                    futures[future] = number
-                    if future.done():  # at once, so that a serial build keeps what it has finished
+        with bar(title, sum(sizes), done=finished, show=self.progress) as update:
+            try:
+                while True:
+                    for number in islice(numbers, _PENDING - len(futures)):
+                        future = _submitted(
+                            self.pool, task, self.source.piece(*spans[number]), *given[number]
+                        )
+                        futures[future] = number
+                        if future.done():  # at once, so that a serial build keeps what it has finished
+                            break
+                    if not futures:
                         break
-                if not futures:
-                    break
-                for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                    number = futures.pop(future)  # with it goes its result
-                    yield number, _result(future)
-                    if bar is not None:
-                        bar.update(sizes[number])
-        finally:
-            if bar is not None:
-                bar.close()
-            for future in futures:  # after an error, what has not begun need not begin
-                future.cancel()
+                    for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                        number = futures.pop(future)  # with it goes its result
+                        yield number, _result(future)
+                        update(sizes[number])
+            finally:
+                for future in futures:  # after an error, what has not begun need not begin
+                    future.cancel()
 
 
 def _submitted(pool: Executor, task: Callable[..., Any], *args: Any) -> Any:

@@ -1,21 +1,22 @@
 """Sample ids by (value, id), however many: sorted runs, merged from disk."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dataeff import _files
 from dataeff._kernel import kernel
+from dataeff.index._bar import bar
 
 RUN = 2**22  # values sorted in memory at once, for about 100 MB
 _BLOCK = 2**20
 
 Values = NDArray[Any]
 Ints = NDArray[np.int64]
+Update = Callable[[int], object]
 
 
 def write_order(values: Values, path: Path, *, progress: bool = False) -> None:
@@ -29,12 +30,10 @@ def write_order(values: Values, path: Path, *, progress: bool = False) -> None:
         _files.write_array(path, _argsort(values).astype(dtype))
         return
     ids, run = path.with_name("run_ids.npy"), path.with_name("run_values.npy")
-    with tqdm(
-        total=2 * len(values), desc="index: order", unit=" samples", unit_scale=True, disable=not progress
-    ) as bar:
+    with bar("order", 2 * len(values), show=progress) as update:
         try:
-            _files.write_rows([ids, run], len(values), [dtype, values.dtype], _runs(values, dtype, bar))
-            blocks = _merged(_files.read_array(ids), _files.read_array(run), bar)
+            _files.write_rows([ids, run], len(values), [dtype, values.dtype], _runs(values, dtype, update))
+            blocks = _merged(_files.read_array(ids), _files.read_array(run), update)
             _files.write_rows([path], len(values), [dtype], blocks)
         finally:
             ids.unlink(missing_ok=True)
@@ -58,15 +57,15 @@ def _argsort(values: Values) -> NDArray[np.int64]:
     return order
 
 
-def _runs(values: Values, dtype: np.dtype[Any], bar: Any) -> Iterator[tuple[Values, Values]]:
+def _runs(values: Values, dtype: np.dtype[Any], update: Update) -> Iterator[tuple[Values, Values]]:
     for low in range(0, len(values), RUN):
         some = values[low : low + RUN]
         order = _argsort(some)
         yield (order + low).astype(dtype), some[order]
-        bar.update(len(some))
+        update(len(some))
 
 
-def _merged(ids: Values, values: Values, bar: Any) -> Iterator[tuple[Values]]:
+def _merged(ids: Values, values: Values, update: Update) -> Iterator[tuple[Values]]:
     """Blocks of the ids in order of (value, id). Runs are in order of their ids, so the earlier run wins a
     tie.
     """
@@ -81,7 +80,7 @@ def _merged(ids: Values, values: Values, bar: Any) -> Iterator[tuple[Values]]:
         _take(heap, starts, stops, values, ids, block)
         yield (block,)
         done += len(block)
-        bar.update(len(block))
+        update(len(block))
 
 
 @kernel
