@@ -92,6 +92,37 @@ def test_an_executor_of_one_s_own_is_used_and_left_open(tmp_path):
         build(tmp_path / "other", executor="process")
 
 
+class Remote(de.index.serial):
+    """Tasks reach their worker pickled."""
+
+    def submit(self, fn, /, *args):
+        return super().submit(fn, *pickle.loads(pickle.dumps(args)))  # noqa: S301
+
+
+@pytest.mark.parametrize("rows", [50, 80, 20])
+def test_workers_that_stay_see_the_files_of_each_build(tmp_path, rows):
+    """A file replaced, grown or shortened under one path."""
+    path, new = tmp_path / "tokens.npy", np.arange(4 * rows).reshape(rows, 4)
+    np.save(path, np.zeros((50, 4), np.int64))
+    pool = Remote()
+    de.index.build(path, [max], out=tmp_path / "a", executor=pool, progress=False)
+    np.save(tmp_path / "new.npy", new)
+    (tmp_path / "new.npy").replace(path)
+    index = de.index.build(path, [max], out=tmp_path / "b", executor=pool, progress=False)
+    assert index.values("max").tolist() == new.max(1).tolist()
+    assert index.fingerprint == de.corpus.open(path).fingerprint()
+
+
+def test_a_corpus_that_is_shortened_while_it_is_indexed_is_named(tmp_path):
+    path = tmp_path / "tokens.npy"
+    np.save(path, np.zeros((50, 4), np.int64))
+    corpus = de.corpus.open(path)
+    np.save(tmp_path / "new.npy", np.zeros((20, 4), np.int64))
+    (tmp_path / "new.npy").replace(path)
+    with pytest.raises(ValueError, match=r"samples 0 up to 50 of npy\(.*\) are 20 by now; it was changed"):
+        de.index.build(corpus, [max], out=tmp_path / "idx", executor=Remote(), progress=False)
+
+
 class Killed(BaseException):
     """Not an Exception: nothing on the way catches it, as nothing catches a kill."""
 

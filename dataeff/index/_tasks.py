@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ class Source:
     """
 
     corpus: Corpus
+    build: str = attrs.field(init=False, factory=lambda: uuid.uuid4().hex)
+    """Which build it is of. Its files may be others in the next."""
 
     @functools.cached_property
     def pickled(self) -> bytes:
@@ -41,7 +44,7 @@ class Piece:
     """Samples of a corpus, as a task takes them.
 
     In this process nothing is copied. Sent to another, it carries the corpus where that is light, as one that
-    knows its path is; the receiver opens it once. Of a heavy one it carries these samples alone.
+    knows its path is; the receiver opens it once a build. Of a heavy one it carries these samples alone.
 
     Examples:
         >>> from dataeff import corpus
@@ -55,8 +58,14 @@ class Piece:
     stop: int
 
     def shard(self) -> Shard:
-        """The samples."""
-        return self.source.corpus.shard(self.start, self.stop)
+        """The samples. ValueError where the corpus has fewer by now."""
+        shard = self.source.corpus.shard(self.start, self.stop)
+        if len(shard) != self.stop - self.start:
+            raise ValueError(
+                f"samples {self.start} up to {self.stop} of {self.source.corpus} are {len(shard)} by now; "
+                "it was changed while it is indexed: open it again and build once more"
+            )
+        return shard
 
     def digest(self) -> int:
         """Their hash."""
@@ -69,7 +78,7 @@ class Piece:
     def __reduce__(self) -> tuple[Any, ...]:
         pickled = self.source.pickled
         if len(pickled) <= _LIGHT:
-            return _piece, (pickled, self.start, self.stop)
+            return _piece, (pickled, self.source.build, self.start, self.stop)
         return _Carried, (self.shard(), self.digest(), self.start)
 
 
@@ -91,12 +100,12 @@ class _Carried:
         return [self]
 
 
-def _piece(pickled: bytes, start: int, stop: int) -> Piece:
-    return Piece(_opened(pickled), start, stop)
+def _piece(pickled: bytes, build: str, start: int, stop: int) -> Piece:
+    return Piece(_opened(pickled, build), start, stop)
 
 
 @functools.lru_cache(maxsize=2)
-def _opened(pickled: bytes) -> Source:
+def _opened(pickled: bytes, build: str) -> Source:
     return Source(pickle.loads(pickled))  # noqa: S301  (of the process that gave the task)
 
 
