@@ -261,8 +261,12 @@ def test_weights_change_while_training_and_after_a_resume():
     for domain in (range(50), range(50, 100)):
         counts = [seen[i] for i in domain]
         assert max(counts) - min(counts) <= 1
-    with pytest.raises(IndexError, match="step 3 was drawn by weights of before step 20"):
-        resumed[3]
+    for ask in (resumed.__getitem__, resumed.global_batch, resumed.state_dict):
+        with pytest.raises(IndexError, match="step 3 is before step 20, where the weights changed; steps"):
+            ask(3)
+    resumed.step = 3
+    resumed.load_state_dict(state)
+    assert list(resumed) == changed
     with pytest.raises(
         ValueError, match="weights are of a, and domains are a, b; expected one weight a domain"
     ):
@@ -401,6 +405,73 @@ def test_a_token_budget_resumes_without_planning_what_is_over(index, monkeypatch
     assert list(resumed) == expected[-2:]
     assert len(planned) <= 2
     assert [resumed[step] for step in range(len(resumed))] == expected  # and goes back where asked
+
+
+def equal_lengths(stream, **options):
+    """Ten batches of ten a window, as the stream has them."""
+    return token_budget(stream, lengths=np.full(1000, 10), max_tokens=100, multiple=1, window=10, **options)
+
+
+def halves(weights, steps=40):
+    return mixture({"a": 500, "b": 500}, weights=weights, batch_size=10, seed=1, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "steps"), [(40, 65, 35), (35, 65, 29), (35, 40, 20), (65, 40, 40)]
+)
+def test_a_token_budget_of_more_or_fewer_steps_goes_on_as_if_it_had_them_from_the_start(before, after, steps):
+    first, other = (equal_lengths(shuffled(1000, batch_size=10, seed=1, steps=n)) for n in (before, after))
+    expected = list(other)
+    for step in range(steps + 1):
+        resumed = equal_lengths(shuffled(1000, batch_size=10, seed=1, steps=after))
+        resumed.load_state_dict(first.state_dict(step))
+        assert [resumed[i] for i in range(step, after)] == expected[step:]
+
+
+@pytest.mark.parametrize("step", [31, 35])
+def test_a_token_budget_does_not_go_on_in_a_window_that_other_steps_cut_otherwise(step):
+    first = equal_lengths(shuffled(1000, batch_size=10, seed=1, steps=35))
+    resumed = equal_lengths(shuffled(1000, batch_size=10, seed=1, steps=70))
+    with pytest.raises(
+        ValueError, match="of other samples than .* whose stream has 70 steps; make the stream"
+    ):
+        resumed.load_state_dict(first.state_dict(step))
+
+
+def test_the_mixture_of_a_token_budget_changes_its_weights_between_two_windows():
+    old, new = {"a": 1, "b": 1}, {"a": 1, "b": 3}
+    first = equal_lengths(halves(old))
+    before = [first[step] for step in range(20)]
+    resumed = equal_lengths(halves(new))
+    resumed.load_state_dict(first.state_dict(20))
+    after = list(resumed)
+    assert sum(i >= 500 for batch in after for i in batch) == 150
+    seen = Counter(i for batch in before + after for i in batch)
+    assert max(seen.values()) == 1
+    again = equal_lengths(halves(new))
+    again.load_state_dict(resumed.state_dict(25))
+    assert list(again) == after[5:]
+    with pytest.raises(ValueError, match="make the stream with the steps and weights of before, or change"):
+        equal_lengths(halves(new)).load_state_dict(first.state_dict(25))
+
+
+def test_a_stream_that_changes_under_a_token_budget_is_refused():
+    reweighed = equal_lengths(halves({"a": 1, "b": 1}))
+    state = reweighed.state_dict(5)
+    reweighed.sampler.reweigh({"a": 1, "b": 3}, step=20)
+    longer = equal_lengths(shuffled(1000, batch_size=10, seed=1, steps=35))
+    next(iter(longer))
+    longer.sampler.steps = 70
+    for sampler in (reweighed, longer):
+        for ask in (len, list, type(sampler).state_dict, lambda own: own.exposures(0, 1)):
+            with pytest.raises(ValueError, match="other weights or steps, and windows of it are cut already"):
+                ask(sampler)
+    with pytest.raises(ValueError, match="make the stream with the steps and weights of before"):
+        reweighed.load_state_dict(state)
+    fresh = halves({"a": 1, "b": 1})
+    sampler = equal_lengths(fresh)
+    fresh.reweigh({"a": 1, "b": 3})  # before any window is cut
+    assert list(sampler) == list(equal_lengths(halves({"a": 1, "b": 3})))
 
 
 def test_pruned_epochs_keep_the_expected_gradient():

@@ -1,6 +1,6 @@
 """The importance sampler: fewer of the samples that are learned already, at the same expected gradient."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -84,6 +84,7 @@ class importance(Ranked):
         (3, [1.0, 2.0])
     """
 
+    _in_state: ClassVar[tuple[str, ...]] = ("step", "epoch", "first", "scores", "before")
     samples: int = attrs.field(converter=count, on_setattr=_fixed)
     batch_size: int = attrs.field(kw_only=True, validator=is_whole(1), on_setattr=_fixed)
     seed: int = attrs.field(kw_only=True, validator=is_seed(), on_setattr=_fixed)

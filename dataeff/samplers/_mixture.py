@@ -1,7 +1,7 @@
 """The mixture sampler: several corpora or domains, in shares that follow paces."""
 
 from collections.abc import Mapping, Sized
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -67,6 +67,7 @@ class mixture(Steps):
         (2000, 16, 17)
     """
 
+    _in_state: ClassVar[tuple[str, ...]] = ("step", "drawn", "owed")
     domains: Mapping[str, int] = attrs.field(converter=_sizes, on_setattr=_fixed)
     weights: Mapping[str, Pace] = attrs.field(kw_only=True, converter=_paces, on_setattr=_fixed)
     _quotas: Quotas = attrs.field(init=False, repr=False, eq=False)
@@ -98,7 +99,10 @@ class mixture(Steps):
         self._quotas = Quotas(table, self.batch_size, self.steps, since, drawn, owed)
 
     def reweigh(self, weights: Mapping[str, Any], *, step: int | None = None) -> None:
-        """Other weights from a step on, by default the next; steps before it cannot be asked for any more.
+        """Other weights from a step on, by default the next, and go on there.
+
+        It takes effect at once: steps before that one are not drawn any more, nor have they a state, so call
+        it when they are through. Weights that change at steps known beforehand are paces.
 
         With loader workers give the step, one more than the `.step` of the last batch trained on, and make a
         new iterator of the loader: what it has fetched already has the old weights.
@@ -117,9 +121,15 @@ class mixture(Steps):
         return self._quotas.since <= step < len(self)
 
     def _check_step(self, step: int) -> None:
-        if 0 <= step < self._quotas.since:
-            raise IndexError(f"step {step} was drawn by weights of before step {self._quotas.since}")
+        self._check_since(step)
         super()._check_step(step)
+
+    def _check_since(self, step: int) -> None:
+        if 0 <= step < self._quotas.since:
+            raise IndexError(
+                f"step {step} is before step {self._quotas.since}, where the weights changed; steps before "
+                "it are not drawn any more: load a state of then with the weights of then, or begin there"
+            )
 
     def _draw(self, step: int, start: int, stop: int) -> Ints:
         slots = rng.shuffle(self.batch_size, self._batch_key, step, start=start, stop=stop)
@@ -140,11 +150,12 @@ class mixture(Steps):
         return counts
 
     def _place(self, step: int) -> dict[str, Any]:
-        drawn, owed = self._quotas.at(max(step, self._quotas.since))
+        self._check_since(step)
+        drawn, owed = self._quotas.at(step)
         return {"step": step, "drawn": drawn.tolist(), "owed": owed.tolist()}
 
     def _resume(self, state: dict[str, Any]) -> None:
         super()._resume(state)
-        own = self._place(self.step)
-        if (own["drawn"], own["owed"]) != (state["drawn"], state["owed"]):  # of other weights
-            self._begin(self.step, state["drawn"], state["owed"])
+        known = self.step >= self._quotas.since
+        if not known or self._place(self.step) != {name: state[name] for name in self._in_state}:
+            self._begin(self.step, state["drawn"], state["owed"])  # of other weights

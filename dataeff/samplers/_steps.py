@@ -3,7 +3,7 @@
 import abc
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import attrs
 import numpy as np
@@ -31,6 +31,8 @@ class Ranked(abc.ABC):
         True
     """
 
+    _in_state: ClassVar[tuple[str, ...]] = ("step",)
+    """Of `_place`."""
     rank: int = attrs.field(
         kw_only=True, default=None, converter=rank_or_own, validator=is_whole(0), on_setattr=_fixed
     )
@@ -88,7 +90,8 @@ class Ranked(abc.ABC):
 
         Raises ValueError for a state of another seed, source or settings: its steps are other batches.
         """
-        settings, keys = self._settings(), list(self.state_dict())
+        settings = self._settings()
+        keys = [*self._in_state, *settings]
         if not isinstance(state, Mapping) or set(state) != set(keys):
             found, name = list(state) if isinstance(state, Mapping) else state, type(self).__name__
             raise ValueError(f"a {name} sampler's state has the keys {keys}; got {found}")

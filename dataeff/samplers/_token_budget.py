@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import attrs
 import numpy as np
@@ -109,7 +109,8 @@ class token_budget(Ranked):
     The batches of a window come in a keyed random order.
 
     A global batch is planned for `ranks` processes and any number that divides it may train on it: to resume
-    on another number, keep `ranks`.
+    on another number, keep `ranks`. The stream's steps, and a mixture's weights, change only between windows:
+    by loading a state whose step is its `first`.
 
     A mean over tokens over all ranks is `loss_sum / batch.normalizer`, with the losses of a rank's tokens
     summed and gradients averaged over ranks as DistributedDataParallel does. Where each sample has one target
@@ -143,6 +144,7 @@ class token_budget(Ranked):
         (15, True)
     """
 
+    _in_state: ClassVar[tuple[str, ...]] = ("step", "first", "cut", "sampler")
     sampler: Stream = attrs.field(on_setattr=_fixed)
     lengths: NDArray[Any] = attrs.field(
         kw_only=True,
@@ -162,6 +164,8 @@ class token_budget(Ranked):
     _base: tuple[int, int] = attrs.field(init=False, repr=False, eq=False)
     """A window and its first step, from which on windows are planned."""
     _known: "_Known" = attrs.field(init=False, repr=False, eq=False)
+    _stream: tuple[Any, int] = attrs.field(init=False, repr=False, eq=False)
+    """The weights (of a mixture) and the steps that windows are cut of."""
     _digest: str = attrs.field(init=False, repr=False, eq=False)
 
     def _prepare(self) -> None:
@@ -201,7 +205,21 @@ class token_budget(Ranked):
         return -(-max(length, 1) // self.multiple) * self.multiple
 
     def _rebase(self, window: int, first: int) -> None:
-        self._base, self._known = (window, first), _Known()
+        self._base, self._known, self._stream = (window, first), _Known(), self._stream_now()
+
+    def _stream_now(self) -> tuple[Any, int]:
+        return getattr(self.sampler, "weights", None), len(self.sampler)
+
+    def _check_stream(self) -> None:
+        (weights, steps), now = self._stream, self._stream_now()
+        if now[0] is weights and now[1] == steps:
+            return
+        if self._known.ends:
+            raise ValueError(
+                "the stream was given other weights or steps, and windows of it are cut already; load a "
+                "state whose step is its first, so between two windows, into a token_budget of the new stream"
+            )
+        self._stream = now
 
     def _windows(self) -> int:
         return -(-len(self.sampler) // self.window)
@@ -234,6 +252,7 @@ class token_budget(Ranked):
 
     def _window_of(self, step: int) -> int | None:
         """The window that a step is in, None beyond the last."""
+        self._check_stream()
         if step < self._base[1]:
             self._rebase(0, 0)
         base, first = self._base
@@ -285,7 +304,14 @@ class token_budget(Ranked):
         window = self._window_of(step)
         window = self._windows() if window is None else window
         inner = self.sampler.state_dict(min(window * self.window, len(self.sampler)))
-        return {"step": step, "first": self._first_of(window), "sampler": inner}
+        return {"step": step, "first": self._first_of(window), "cut": self._cut_at(step), "sampler": inner}
+
+    def _cut_at(self, step: int) -> str:
+        """A hash of the batches of a window that `step` is amid, "" between two."""
+        window = self._window_of(step)
+        if window is None or step == self._first_of(window):
+            return ""
+        return hashlib.blake2b(np.concatenate(self._plan(window)).tobytes(), digest_size=8).hexdigest()
 
     def _settings(self) -> dict[str, Any]:
         names = ("max_tokens", "multiple", "window", "max_samples", "ranks")
@@ -293,9 +319,19 @@ class token_budget(Ranked):
         return {"settings": f"{said} lengths={self._digest}"}
 
     def _resume(self, state: dict[str, Any]) -> None:
+        first = whole("first", state["first"], low=0)
+        step = whole("step", state["step"], low=first)
         self.sampler.load_state_dict(state["sampler"])
-        self._rebase(-(-self.sampler.step // self.window), whole("first", state["first"], low=0))
-        self.step = whole("step", state["step"], low=state["first"])
+        at, steps = self.sampler.step, len(self.sampler)
+        self._rebase(-(-at // self.window), first)
+        shorter = at % self.window and at < steps  # the last window of a stream that has more steps now
+        if shorter or (step > first and self._cut_at(step) != state["cut"]):
+            raise ValueError(
+                f"the state is of a window of other samples than this sampler's, whose stream has {steps} "
+                "steps; make the stream with the steps and weights of before, or change them between two "
+                f"windows of {self.window} steps, where a state's step is its first"
+            )
+        self.step = step
 
 
 class _Known:
