@@ -343,6 +343,13 @@ def test_a_larger_window_pads_less():
     assert padding(40) < 1.05 < 1.2 < padding(1)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
+def test_lengths_are_whole_numbers_of_any_dtype(dtype):
+    stream = shuffled(100, batch_size=20, seed=1)
+    expected = token_budget(stream, lengths=LENGTHS, max_tokens=100)
+    assert list(token_budget(stream, lengths=LENGTHS.astype(dtype), max_tokens=100)) == list(expected)
+
+
 @pytest.mark.parametrize(("name", "power"), [("linear", 1), ("sqrt", 0.5), ("none", 0)])
 def test_learning_rates_scale_with_the_batch(name, power):
     stream = shuffled(100, batch_size=20, seed=1)

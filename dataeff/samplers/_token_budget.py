@@ -86,6 +86,8 @@ def _as_lengths(lengths: Any) -> NDArray[Any]:
         raise ValueError(
             f"lengths has shape {array.shape} and dtype {array.dtype}; expected one whole number a sample"
         )
+    if array.dtype == np.uint64:
+        array = array.astype(np.int64)
     if len(array) and array[least := int(array.argmin())] < 0:
         raise ValueError(f"the length of sample {least} is {array[least]}; expected 0 or more")
     return array
