@@ -267,6 +267,8 @@ def test_weights_change_while_training_and_after_a_resume():
     resumed.step = 3
     resumed.load_state_dict(state)
     assert list(resumed) == changed
+    assert not resumed.exposures(5, 5).any()
+    assert not mixture({"a": 5}, weights={"a": 1}, batch_size=5, seed=1, steps=0).exposures(0, 0).any()
     with pytest.raises(
         ValueError, match="weights are of a, and domains are a, b; expected one weight a domain"
     ):
@@ -510,6 +512,8 @@ def test_the_last_epochs_leave_out_none():
         for batch in batches:
             sampler.update(batch, [float(i >= 8) for i in batch])
     assert sizes == [16, 12, 12, 12, 16, 16, 16, 16]
+    with pytest.raises(IndexError, match="step 3 was in an epoch that is over; the current one begins at 25"):
+        sampler.exposures(3, 29)
 
 
 def test_importance_resumes_in_the_middle_of_an_epoch_as_if_uninterrupted(tmp_path):

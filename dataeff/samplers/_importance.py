@@ -149,6 +149,8 @@ class importance(Ranked):
 
     def _exposures(self, start: int, stop: int) -> Ints:
         counts = np.zeros(self.samples, np.int64)
+        if start < stop:
+            self._check_step(start)
         for step in range(start, stop):
             batch = self._batch(step, 0, 1)
             np.add.at(counts, [i for i, weight in zip(batch, batch.weights, strict=True) if weight], 1)

@@ -141,8 +141,10 @@ class mixture(Steps):
         return np.asarray(self._bounds[of] + rng.draw_flat(numbers, sizes, self._keys[of]))
 
     def _exposures(self, start: int, stop: int) -> Ints:
-        self._check_step(min(start, len(self) - 1))
         counts = np.zeros(self._bounds[-1], np.int64)
+        if start == stop:
+            return counts
+        self._check_step(start)
         bounds = self._quotas.at(start)[0], self._quotas.at(stop)[0]
         for d, (first, last) in enumerate(zip(*bounds, strict=True)):
             some = counts[self._bounds[d] : self._bounds[d + 1]]
