@@ -321,6 +321,41 @@ def test_a_layer_is_routed_once(gpt):
     attach(gpt, keep=3, seed=7)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, while it compiles
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_routes_share_blocks_that_are_compiled_one_by_one(gpt, ids, first):
+    def routed():
+        routes = [
+            attach(gpt, keep=keep, seed=7, layers=[gpt.blocks[layer]]) for keep, layer in [(4, 1), (6, 3)]
+        ]
+        for step in range(3):
+            for route in routes:
+                route.step = step
+            out = gpt(ids)
+        return routes, out, [(route.kept(), route.processed()) for route in routes]
+
+    plain, expected, seen = routed()
+    for route in plain:
+        route.remove()
+    for block in gpt.blocks:
+        block.compile(backend="eager")
+    compiled = [block._compiled_call_impl for block in gpt.blocks]
+    routes, out, found = routed()
+    assert torch.equal(out, expected)
+    for (kept, processed), (own, own_processed) in zip(seen, found, strict=True):
+        assert processed == own_processed
+        assert all(torch.equal(own[name], kept[name]) for name in kept)
+    with pytest.raises(ValueError, match="layer 'blocks.3' is routed already"):
+        attach(gpt, keep=3, seed=7, layers=[gpt.blocks[3]])
+    attach(gpt, keep=3, seed=7, layers=[gpt.blocks[2]]).remove()
+    routes[first].remove()
+    assert not torch.equal(gpt(ids), gpt.eval()(ids))
+    routes[1 - first].remove()
+    assert [block._compiled_call_impl for block in gpt.blocks] == compiled
+    assert torch.equal(gpt.train()(ids), gpt.eval()(ids))
+    torch.compiler.reset()
+
+
 def test_layer_tokens_are_those_that_layers_processed(gpt, ids):
     processed = 0
 

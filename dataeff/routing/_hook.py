@@ -76,7 +76,6 @@ class Ride:
     before: Any
     after: Any = None
     _handles: list[Any] = attrs.field(factory=list, init=False)
-    _compiled: Any = attrs.field(default=None, init=False)
 
     def attach(self) -> None:
         """Register the hooks."""
@@ -87,23 +86,50 @@ class Ride:
     def keep_out_of_the_graph(self) -> None:
         """Move the hooks around the module's compiled code, if it has some since it was last looked at."""
         compiled = self.module._compiled_call_impl
-        if compiled is not None and compiled != self._around:
-            self._drop()
-            self._compiled = compiled
-            self.module._compiled_call_impl = self._around
+        if compiled is None or self in rides_around(self.module):
+            return
+        self._drop()
+        if not isinstance(compiled, _Around):
+            self.module._compiled_call_impl = compiled = _Around(compiled)
+        compiled.rides.append(self)
 
     def remove(self) -> None:
         """Take the hooks off."""
         self._drop()
-        if self._compiled is not None and self.module._compiled_call_impl == self._around:
-            self.module._compiled_call_impl = self._compiled
+        around = self.module._compiled_call_impl
+        if isinstance(around, _Around) and self in around.rides:
+            around.rides.remove(self)
+            if not around.rides:
+                self.module._compiled_call_impl = around.compiled
 
     def _drop(self) -> None:
         while self._handles:
             self._handles.pop().remove()
 
-    def _around(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = self.before(self.module, args, kwargs) or (args, kwargs)
-        output = self._compiled(*args, **kwargs)
-        changed = None if self.after is None else self.after(self.module, args, output)
-        return output if changed is None else changed
+
+@attrs.define(eq=False)
+class _Around:
+    """The compiled code of a module with the hooks of rides around it, run in the order that torch has."""
+
+    compiled: Any
+    rides: list[Ride] = attrs.field(factory=list, init=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for ride in self.rides:
+            args, kwargs = ride.before(ride.module, args, kwargs) or (args, kwargs)
+        output = self.compiled(*args, **kwargs)
+        for ride in self.rides:
+            changed = None if ride.after is None else ride.after(ride.module, args, output)
+            output = output if changed is None else changed
+        return output
+
+
+def rides_around(module: nn.Module) -> list[Ride]:
+    """Those whose hooks run around the compiled code of a module.
+
+    Examples:
+        >>> rides_around(nn.Identity())
+        []
+    """
+    around = module._compiled_call_impl
+    return around.rides if isinstance(around, _Around) else []
