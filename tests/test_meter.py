@@ -544,6 +544,9 @@ def test_what_cannot_be_costed_is_refused():
         flops.Cost({"h.0": (1, 1)})(Processed(1, 1, {"h.1": (1, 1)}))
     with pytest.raises(ValueError, match="heads is 3 and width 32; expected a divisor, or head_width"):
         flops.transformer(width=32, heads=3)
+    for name in ("width", "feedforward", "heads", "key_value_heads", "head_width"):
+        with pytest.raises(ValueError, match=f"{name} is 0; expected a whole number of at least 1"):
+            flops.transformer(**({"width": 32} | {name: 0}))
     gpt.requires_grad_(False)
     with pytest.raises(ValueError, match="no output of the GPT has a gradient; let some of its parameters"):
         flops.measured(gpt, IDS[:1])

@@ -32,13 +32,17 @@ def transformer(
         >>> f"{cost(Processed(rows=1, tokens=2048, layers=seen)):.2e}"
         '1.86e+13'
     """
-    numbers = {"width": width, "feedforward": feedforward or 4 * width, "heads": heads or 1}
-    numbers = {name: whole(name, number, low=1) for name, number in numbers.items()}
-    width, inner, heads = numbers.values()
+    width = whole("width", width, low=1)
+    inner = _given("feedforward", feedforward, 4 * width)
+    heads = _given("heads", heads, 1)
     if head_width is None and width % heads:
         raise ValueError(f"heads is {heads} and width {width}; expected a divisor, or head_width")
-    head = whole("head_width", head_width or width // heads, low=1)
+    head = _given("head_width", head_width, width // heads)
     queries = heads * head
-    keys = whole("key_value_heads", key_value_heads or heads, low=1) * head
+    keys = _given("key_value_heads", key_value_heads, heads) * head
     weights = 2 * width * queries + 2 * width * keys + (3 if gated else 2) * width * inner
     return Cost({ANY: (6 * weights, 12 * queries)}, token=6 * width * whole("vocabulary", vocabulary, low=0))
+
+
+def _given(name: str, number: int | None, default: int) -> int:
+    return default if number is None else whole(name, number, low=1)
