@@ -1,11 +1,15 @@
+import copy
+import dataclasses
 import math
 import os
 import subprocess
 import sys
 from collections import Counter
 
+import attrs
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,6 +109,74 @@ def test_a_function_is_known_by_its_code_in_every_process():
     environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in ("1", "2", "3")]
     said = {subprocess.check_output([sys.executable, "-c", code], env=env) for env in environments}
     assert len(said) == 1
+
+
+def test_a_metric_that_holds_sets_is_known_in_every_process():
+    code = (
+        "import attrs\n"
+        "from dataeff import metrics\n"
+        "@attrs.frozen\n"
+        "class words(metrics.Metric):\n"
+        "    held: object\n"
+        "    def score(self, shard, fitted): return [0] * len(shard)\n"
+        "def closure(held): return lambda tokens: len(held)\n"
+        "some = {b'the', b'of', b'and', b'a'}\n"
+        "for held in (some, frozenset(some), [some, (frozenset(some), {'b': some})]):\n"
+        "    print(metrics.identity(words(held)), metrics.identity(metrics.per_sample(closure(held))))"
+    )
+    environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in ("1", "2", "3")]
+    said = {subprocess.check_output([sys.executable, "-c", code], env=env) for env in environments}
+    assert len(said) == 1
+    assert b"words(held=[\"b'a'\", \"b'and'\"" in said.pop()
+
+
+@attrs.frozen
+class weighted(metrics.Metric):
+    table: object
+    hidden: object = attrs.field(default=None, repr=False)
+
+    def score(self, shard, fitted):
+        return np.zeros(len(shard))
+
+
+@dataclasses.dataclass(frozen=True)
+class of_a_dataclass(metrics.Metric):
+    table: object
+
+    def score(self, shard, fitted):
+        return np.zeros(len(shard))
+
+
+def closure(held):
+    return metrics.per_sample(lambda tokens: held)
+
+
+def default(held):
+    def score(tokens, held=held):
+        return held
+
+    return metrics.per_sample(score)
+
+
+@pytest.mark.parametrize("make", [weighted, of_a_dataclass, closure, default])
+@pytest.mark.parametrize("nest", [lambda a: a, lambda a: [1, (a, "b")], lambda a: {"k": {"l": a}}, weighted])
+def test_a_metric_is_known_by_all_that_its_arrays_hold(make, nest):
+    table = np.arange(5000)
+    other = table.copy()
+    other[2500] = 7
+    arrays = [table, other, table.astype(np.int32), table.reshape(50, 100), table[:-1], table.astype(object)]
+    arrays += [torch.from_numpy(array) for array in (table, other)]
+    arrays += [torch.from_numpy(array).to(torch.bfloat16) for array in (table, other)]
+    known = {metrics.identity(make(nest(array))) for array in arrays}
+    assert len(known) == len(arrays)
+    assert known == {metrics.identity(make(nest(copy.deepcopy(array)))) for array in arrays}
+
+
+def test_what_is_plain_is_known_by_what_it_prints():
+    assert metrics.identity(weighted((1, {"a": [2.5]}))) == "weighted(table=(1, {'a': [2.5]}))"
+    assert metrics.identity(weighted(np.ndarray)) == "weighted(table=<class 'numpy.ndarray'>)"
+    assert metrics.identity(weighted(1, hidden=len)) == "weighted(table=1)"
+    assert " of code " in metrics.identity(weighted(1, hidden=closure))
 
 
 def test_a_metric_with_fit_and_no_merge_says_so():

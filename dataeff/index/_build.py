@@ -307,13 +307,10 @@ def _stored(
     args: Callable[[dict[str, Metric], int], tuple[Any, ...]],
 ) -> dict[str, list[Path]]:
     """Files with what `task` gives for each metric and span, in order; whole ones are not made again."""
-    paths = {
-        name: [
-            run.parts / _part(name, stage, start, stop, fingerprint, identity(metric))
-            for start, stop in spans
-        ]
-        for name, metric in metrics.items()
-    }
+    paths = {}
+    for name, metric in metrics.items():
+        depends = fingerprint, identity(metric)
+        paths[name] = [run.parts / _part(name, stage, start, stop, *depends) for start, stop in spans]
 
     def missing(number: int) -> tuple[Any, ...] | None:
         some = {

@@ -1,6 +1,7 @@
 """What a metric is: partial statistics that merge, then one value a sample."""
 
 import abc
+import dataclasses
 import hashlib
 import re
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 
 import attrs
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from dataeff import corpus, registry
@@ -113,6 +115,8 @@ def resolve(metric: Any) -> tuple[str, Metric]:
 def identity(metric: Metric) -> str:
     """What made the values: the code that makes the metric, and a hash of the code of functions in it.
 
+    Arrays stand for all that they hold, and sets for their items in order.
+
     Raises ValueError for a metric that prints with its address, and so differently in every process.
 
     Examples:
@@ -121,49 +125,96 @@ def identity(metric: Metric) -> str:
         >>> identity(per_sample(lambda tokens: 1)) == identity(per_sample(lambda tokens: 2))
         False
     """
-    made = repr(metric)
+    made = _said(metric)
     if " at 0x" in made:
         raise ValueError(
             f"{made} prints with an address, so an index cannot tell what made its values; "
             "make the class @attrs.frozen, or use a function at the top of a module"
         )
-    codes = [_function(value) for value in _fields(metric) if hasattr(value, "__code__")]
+    codes = [_function(value) for _, value in _fields(metric) if hasattr(value, "__code__")]
     return f"{made} of code {', '.join(codes)}" if codes else made
 
 
 def _function(function: Any) -> str:
-    """A hash of its code, and of its defaults and the variables that it closes over where it has any."""
+    """A hash of its code, and of its object, its defaults and the variables that it closes over, if any."""
     held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     held += [cell.cell_contents for cell in function.__closure__ or ()]
+    held += [function.__self__] if hasattr(function, "__self__") else []
     if not held:
         return _digest(function.__code__)
-    values = [_function(value) if hasattr(value, "__code__") else _constant(value) for value in held]
+    values = list(map(_said, held))
     if any(" at 0x" in value for value in values):
         raise ValueError(
             f"{qualified(function)} holds a value that prints with an address, so an index cannot tell what "
             "made its values; make it a class with @attrs.frozen"
         )
-    return hashlib.blake2b(
-        "\0".join([_digest(function.__code__), *values]).encode(), digest_size=8
-    ).hexdigest()
-
-
-def _fields(metric: Metric) -> list[Any]:
-    made = type(metric)
-    return [getattr(metric, field.name) for field in attrs.fields(made)] if attrs.has(made) else []
+    return _hash("\0".join([_digest(function.__code__), *values]).encode())
 
 
 def _digest(code: CodeType) -> str:
-    parts = [code.co_code.hex(), repr(code.co_names), *map(_constant, code.co_consts)]
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+    parts = [code.co_code.hex(), repr(code.co_names), *map(_said, code.co_consts)]
+    return _hash("\0".join(parts).encode())
 
 
-def _constant(value: object) -> str:
+def _said(value: Any) -> str:
+    """What it prints, but functions by their code, sets in order and all that an array holds by its hash."""
     if isinstance(value, CodeType):
         return _digest(value)
-    if isinstance(value, frozenset):  # from `token in {...}`: its order differs from process to process
-        return repr(sorted(map(repr, value)))
-    return repr(value)
+    if hasattr(value, "__code__"):
+        return _function(value)
+    if type(value) in (list, tuple):
+        return repr(type(value)(_Text(_said(item)) for item in value))
+    if type(value) is dict:
+        return repr({_Text(_said(key)): _Text(_said(item)) for key, item in value.items()})
+    if isinstance(value, set | frozenset):  # its order differs from process to process
+        return repr(sorted(map(_said, value)))
+    if hasattr(value, "__array__") and not isinstance(value, type | np.generic):
+        return f"{type(value).__name__}({_content(value)})"
+    return _object_said(value)
+
+
+class _Text(str):
+    """Prints as it is, without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _object_said(value: Any) -> str:
+    """Of an attrs object or a dataclass, its fields; of others, what they print."""
+    printed, said = [], []
+    for field, held in _fields(value):
+        if field.repr:
+            text = field.repr(held) if callable(field.repr) else repr(held)
+            own = text if hasattr(held, "__code__") else _said(held)
+            printed.append(f"{field.name}={text}")
+            said.append(f"{field.name}={text if own == repr(held) else own}")
+    if said == printed:
+        return repr(value)
+    return f"{type(value).__qualname__.rsplit('>.', 1)[-1]}({', '.join(said)})"
+
+
+def _fields(value: Any) -> list[tuple[Any, Any]]:
+    """Each field, and what it holds."""
+    made = type(value)
+    fields: Any = attrs.fields(made) if attrs.has(made) else ()
+    if dataclasses.is_dataclass(made):
+        fields = dataclasses.fields(made)
+    return [(field, getattr(value, field.name)) for field in fields]
+
+
+def _content(array: Any) -> str:
+    """The dtype, the shape and a hash of the bytes of whatever is an array."""
+    if isinstance(array, torch.Tensor):
+        dtype, content = str(array.dtype), array.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return f"{dtype}, {tuple(array.shape)}, {_hash(content.numpy().tobytes())}"
+    plain = np.asarray(array)
+    held = _said(plain.tolist()).encode() if plain.dtype.hasobject else plain.tobytes()
+    return f"{plain.dtype}, {plain.shape}, {_hash(held)}"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def checked(values: ArrayLike, shard: Shard, metric: object, *, first: int = 0) -> NDArray[Any]:
