@@ -4,6 +4,8 @@ import json
 import pickle
 import shutil
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
@@ -311,6 +313,27 @@ def test_map_style_datasets(wrap):
     corpus = de.corpus.open(Rows())
     assert content(corpus) == SAMPLES
     assert list(corpus.spans(3)) == [(i, i + 3) if i == 0 else (i, 4) for i in (0, 3)]
+
+
+def test_a_dataset_is_read_by_one_thread_at_a_time():
+    class Slow:
+        reading = 0
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, index):
+            self.reading += 1
+            time.sleep(0.001)
+            assert self.reading == 1, "read by two threads at once"
+            self.reading -= 1
+            return [index]
+
+    corpus = de.corpus.open(Slow())
+    with ThreadPoolExecutor(4) as pool:
+        shards = list(pool.map(corpus.shard, range(0, 40, 10), range(10, 50, 10)))
+    assert [shard.tokens.tolist() for shard in shards] == [list(range(i, i + 10)) for i in range(0, 40, 10)]
+    assert pickle.loads(pickle.dumps(de.corpus.open([{"input_ids": [7]}]))).source  # noqa: S301
 
 
 def test_what_is_no_map_style_dataset_is_refused():

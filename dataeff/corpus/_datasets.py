@@ -1,6 +1,7 @@
 """Dataset objects: of Hugging Face `datasets`, and any map-style Dataset of torch."""
 
 import functools
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ class map_dataset(Corpus):
 
     A sample is a tensor, an array, a list of token ids or a text; a dict of those (`tokens` names the key,
     by default the first of "input_ids", "tokens", "text" and "content"); or a tuple that begins with one.
+    Samples are asked for one at a time, since a Dataset need not be safe to read in several threads.
 
     Raises ValueError, naming the sample, for anything else.
 
@@ -94,6 +96,7 @@ class map_dataset(Corpus):
     tokens: str | None = attrs.field(default=None, kw_only=True)
     tokenizer: Any = attrs.field(default=None, kw_only=True)
     _tokenizer: Any = attrs.field(init=False, repr=False, eq=False)
+    _lock: Any = attrs.field(init=False, repr=False, eq=False, factory=threading.Lock)
 
     @source.validator
     def _check_source(self, _: object, source: Any) -> None:
@@ -116,7 +119,8 @@ class map_dataset(Corpus):
         return shard_of(values, self._tokenizer, lambda _: type(self.source).__name__, start)
 
     def _value(self, index: int) -> Any:
-        item = self.source[index]
+        with self._lock:
+            item = self.source[index]
         if isinstance(item, Mapping):
             return item[field_of(list(item), self.tokens, f"sample {index} of the dataset")]
         if isinstance(item, tuple) and item and not isinstance(item[0], int):
