@@ -167,3 +167,9 @@ def test_padding_of_either_side_is_trimmed(mask, multiple, kept):
 def test_trimming_needs_to_know_what_padding_is(batch):
     with pytest.raises(ValueError, match="nothing says what is padding: give padding="):
         trim_to_longest(batch)
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(2, 6, 4), {"input_ids": torch.zeros(2, 6, 4)}])
+def test_padding_is_looked_for_in_ids_alone(batch):
+    with pytest.raises(ValueError, match=r"padding= tells it from ids of shape \(2, 6, 4\); expected \(samp"):
+        trim_to_longest(batch, padding=0)

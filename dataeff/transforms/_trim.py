@@ -44,7 +44,13 @@ def trim_to_longest(batch: _Batch, *, multiple: int = 8, padding: float | None =
 
 def _mask(batch: Any, padding: float | None) -> torch.Tensor:
     if padding is not None:
-        return (batch if isinstance(batch, torch.Tensor) else batch["input_ids"]) != padding
+        ids = batch if isinstance(batch, torch.Tensor) else batch["input_ids"]
+        if ids.dim() != 2:
+            raise ValueError(
+                f"padding= tells it from ids of shape {tuple(ids.shape)}; expected (samples, length): give a "
+                "mapping with an attention_mask instead"
+            )
+        return cast(torch.Tensor, ids != padding)
     mask = None if isinstance(batch, torch.Tensor) else batch.get("attention_mask")
     if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
         raise ValueError("nothing says what is padding: give padding=, the id that stands for none")
