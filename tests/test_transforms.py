@@ -1,4 +1,5 @@
-from collections import UserDict
+from collections import OrderedDict, UserDict, defaultdict
+from functools import partial
 
 import pytest
 import torch
@@ -47,11 +48,14 @@ def test_a_dict_is_cut_where_it_is_aligned():
     assert all(torch.equal(batch[n], before[n]) for n in batch if n != "name")
 
 
-def test_a_mapping_stays_what_it_is():
-    batch = UserDict(input_ids=torch.zeros(2, 6))
+@pytest.mark.parametrize("made", [UserDict, OrderedDict, partial(defaultdict, list)])
+def test_a_mapping_stays_what_it_is(made):
+    batch = made({"input_ids": torch.zeros(2, 6), "name": "a"})
     cut = truncate(batch, 4)
-    assert type(cut) is UserDict
+    assert type(cut) is type(batch)
     assert cut["input_ids"].shape == (2, 4)
+    assert cut["name"] == "a"
+    assert batch["input_ids"].shape == (2, 6)
 
 
 @pytest.mark.parametrize(

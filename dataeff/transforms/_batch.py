@@ -1,5 +1,6 @@
 """What a batch may be: a tensor of token ids, or a mapping of tensors with `input_ids`."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,4 +61,8 @@ def replaced(batch: Any, changed: Mapping[str, Any]) -> Any:
     """
     if isinstance(batch, torch.Tensor):
         return next(iter(changed.values()))
+    if isinstance(batch, dict):  # a defaultdict is not made of a dict alone
+        other = copy.copy(batch)
+        other.update(changed)
+        return other
     return type(batch)({**batch, **changed})
