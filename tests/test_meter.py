@@ -456,6 +456,31 @@ def test_frozen_blocks_cost_their_forward_pass():
     assert first[1] == pairs
 
 
+class Batched(nn.Module):
+    """Attention on projections by einsum, and experts in a batch."""
+
+    def __init__(self, width=16, heads=2, experts=4, inner=24):
+        super().__init__()
+        self.qkv = nn.Parameter(torch.randn(3, width, heads, width // heads))
+        self.out = nn.Parameter(torch.randn(heads, width // heads, width))
+        self.up = nn.Parameter(torch.randn(experts, width, inner))
+        self.down = nn.Parameter(torch.randn(experts, inner, width).double())
+        self.bias = nn.Parameter(torch.randn(experts, 1, width))
+
+    def forward(self, x):
+        q, k, v = torch.einsum("bsc,pchd->pbhsd", x, self.qkv)
+        x = x + torch.einsum("bhsd,hdc->bsc", (q @ k.mT).softmax(-1) @ v, self.out)
+        inside = torch.bmm(x.flatten(0, 1).expand(len(self.up), -1, -1), 2 * self.up).relu()
+        return x + torch.baddbmm(self.bias, inside, self.down.float()).sum(0).view(x.shape)
+
+
+@pytest.mark.parametrize("seq", [5, 8, 16, 64])
+def test_batched_products_with_weights_cost_a_token(seq):
+    x = torch.randn(1, seq, 16, requires_grad=True)
+    cost = flops.measured(nn.Sequential(Batched(), Batched()), x)
+    assert set(cost.layers.values()) == {(6 * (4 * 16 * 16 + 4 * 2 * 16 * 24), 12 * 16)}
+
+
 def in_gloo(model):
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     return nn.parallel.DistributedDataParallel(model)

@@ -19,9 +19,10 @@ from dataeff.routing import Meter, is_batch_first, named_blocks, whole_input
 def measured(model: nn.Module, *inputs: Any, layers: Iterable[str] | None = None, **named: Any) -> Cost:
     """The cost of a model, read off passes forward and backward over `inputs`, one row being enough.
 
-    Whatever the blocks are made of. Counted by torch's FlopCounterMode in evaluation mode, so that a route
-    is idle; no gradient is touched. Of a model in `torch.compile` or DistributedDataParallel, the names are
-    those of the model inside, as a route has them.
+    Whatever the blocks are made of: products by parameters, or by what is made of them alone, cost a token,
+    batched products of activations a pair. Counted by torch's FlopCounterMode in evaluation mode, so that a
+    route is idle; no gradient is touched. Of a model in `torch.compile` or DistributedDataParallel, the names
+    are those of the model inside, as a route has them.
 
     Ids are tried at half of their length, too, which tells what is outside of the blocks and costs a token,
     as heads do, from what costs a row. Cut are all tensors as long as the first one, and all ids (B, L) of

@@ -13,8 +13,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 from dataeff.routing import Meter
 from dataeff.routing._passes import in_backward
 
-_PAIRS = ("bmm", "baddbmm", "attention")  # products of activations: of pairs of tokens
-
 
 def total_of(model: nn.Module, inputs: Any, named: Mapping[str, Any]) -> int:
     """FLOPs of a pass forward and backward."""
@@ -24,7 +22,7 @@ def total_of(model: nn.Module, inputs: Any, named: Mapping[str, Any]) -> int:
     ]
     into = [*model.parameters(), *tensors((inputs, named))]
     try:
-        with _counter() as counter:
+        with _counter(model) as counter:
             outputs = _outputs(model(*inputs, **named))
             if not outputs:
                 raise ValueError(
@@ -87,7 +85,7 @@ class _Apart:
             self.meter.add(self.name, x)
         cut = _Cut({}, {})
         args, kwargs = _mapped(cut, args), _mapped(cut, kwargs)
-        with _counter() as counter:
+        with _counter(self.block) as counter:
             out = self.forward(*args, **kwargs)
             _backward(_outputs(out), [*cut.leaves.values(), *self.block.parameters()])
         more = _split(counter)
@@ -139,30 +137,64 @@ def _backward(outputs: Sequence[torch.Tensor], into: Iterable[torch.Tensor]) -> 
         torch.autograd.grad(outputs, into, ones, allow_unused=True, retain_graph=True)
 
 
-@attrs.frozen
-class _Whole:
-    """All that runs, as one module.
+@attrs.define(eq=False)
+class _Kinds:
+    """Whether what runs multiplies by weights, or activations by activations, which is of pairs of tokens.
 
     In the place of torch's tracker of modules, which fails where a module is given a leaf with a gradient.
+    A batched product is one by weights if an operand is made of parameters alone, and in the backward pass
+    if it has an operand of such a one.
     """
 
-    parents: tuple[str, ...] = ("Global",)
+    count: Any
+    weights: dict[int, torch.Tensor]
+    """Parameters, and what is made of them alone, by their memory; which is not freed, so no other has it."""
+    factors: dict[tuple[int, ...], torch.Tensor] = attrs.field(factory=dict, init=False)
+    """Operands of batched products by weights, by their memory and the sizes of the product."""
+    parents: tuple[str, ...] = attrs.field(default=(), init=False)
+    """What torch adds the FLOPs to."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: Any) -> None: ...
 
+    def __call__(self, op: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        given = tensors((args, kwargs))
+        of_weights = bool(given) and all(_memory(x) in self.weights for x in given)
+        for made in tensors(out):
+            if of_weights:
+                self.weights[_memory(made)] = made
+            else:
+                self.weights.pop(_memory(made), None)
+        self.parents = (self._kind(str(op), args),)
+        return self.count(op, out, args, kwargs)
 
-def _counter() -> Any:
+    def _kind(self, op: str, args: Any) -> str:
+        if "bmm" not in op:
+            return "pairs" if "attention" in op else "weights"
+        left, right = args[-2:]  # (B, M, K), (B, K, N)
+        sizes = sorted((*left.shape, right.shape[2]))  # in the backward pass they are the same
+        factors = {(_memory(factor), *sizes): factor for factor in (left, right)}
+        if any(_memory(factor) in self.weights for factor in (left, right)):
+            self.factors |= factors
+        return "weights" if factors.keys() & self.factors.keys() else "pairs"
+
+
+def _memory(x: torch.Tensor) -> int:
+    return x.untyped_storage()._cdata if x.layout == torch.strided else id(x)
+
+
+def _counter(model: nn.Module) -> Any:
     from torch.utils.flop_counter import FlopCounterMode  # which imports Triton
 
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = _Whole()  # type: ignore[assignment]
+    counter: Any = FlopCounterMode(display=False)
+    kinds = _Kinds(counter._count_flops, {_memory(weight): weight for weight in model.parameters()})
+    counter.mod_tracker = counter._count_flops = kinds
     return counter
 
 
 def _split(counter: Any) -> tuple[int, int]:
-    """FLOPs of products with weights, and of those of activations, which are of pairs of tokens."""
-    counts = counter.get_flop_counts().get("Global", {})
-    of_pairs = sum(count for op, count in counts.items() if any(part in str(op) for part in _PAIRS))
-    return counter.get_total_flops() - of_pairs, of_pairs
+    """FLOPs of products by weights, and of those of activations, which are of pairs of tokens."""
+    counts = counter.get_flop_counts()
+    weights, pairs = (sum(counts.get(kind, {}).values()) for kind in ("weights", "pairs"))
+    return weights, pairs
