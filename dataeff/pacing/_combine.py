@@ -11,7 +11,7 @@ from dataeff._check import is_real, is_whole
 from dataeff.clock import Clock
 from dataeff.pacing._derived import Derived
 from dataeff.pacing._monotone import is_monotone
-from dataeff.pacing._pace import Pace, as_pace, check_rising, common_axis, place, rounded
+from dataeff.pacing._pace import Pace, as_pace, check_rising, common_axis, down, place, rounded
 
 
 @attrs.frozen
@@ -48,9 +48,8 @@ class multiple(Derived):
         amount, (start, end) = self.pace(step), self._ends
         if amount in (start, end) or is_monotone(self.pace):
             return rounded(amount, self.of, start, end)
-        down = math.floor(amount) // self.of * self.of
-        low = int(min(start, end))
-        return max(down, low) if amount > low else down
+        below, low = down(amount, self.of, start, end), int(min(start, end))
+        return max(below, low) if amount > low else below
 
 
 @attrs.frozen
