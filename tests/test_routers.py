@@ -2,6 +2,8 @@
 
 import copy
 import io
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -264,6 +266,55 @@ def test_tokens_of_a_low_running_loss_bypass(gpt, tokens):
             table[v] = mean if table[v].isinf() else 0.5 * table[v] + 0.5 * mean
     seen = tokens.unique()
     torch.testing.assert_close(route.state_dict()["router"][seen], table[seen])
+
+
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+def test_losses_that_are_not_finite_are_passed_over(bad):
+    router = routers.token_bypass(vocabulary=4, momentum=0.5)
+    tokens, losses = torch.tensor([[1, 1, 2], [3, 1, 2]]), torch.tensor([[1.0, 3.0, 5.0], [bad, bad, 7.0]])
+    state = router.update(router.start(), tokens, losses.half())
+    assert state.tolist() == [*router.start()[:1].tolist(), 2.0, 6.0, *router.start()[3:].tolist()]
+    state = router.update(state, tokens, torch.full(tokens.shape, bad))
+    assert state[1:3].tolist() == [2.0, 6.0]
+    assert router.update(state, tokens, losses.nan_to_num(4.0, 4.0, 4.0))[3] == 4.0
+
+
+RANK = """
+import sys, torch, dataeff as de
+from torch import distributed
+from dataeff.demo._model import GPT
+
+folder, rank, ranks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if ranks > 1:
+    distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=ranks)
+torch.manual_seed(0)
+gpt = GPT(vocabulary=32, length=12, width=16, heads=2, layers=4)
+route = de.routing.attach(gpt, router=de.routers.token_bypass(vocabulary=32), keep=5, seed=7)
+kept = []
+for step in range(4):
+    route.step = step
+    tokens = torch.randint(0, 32, (4, 12), generator=torch.Generator().manual_seed(step))
+    losses = tokens * 0.3 + torch.arange(4)[:, None] + step
+    mine = slice(rank * 4 // ranks, (rank + 1) * 4 // ranks)
+    gpt(tokens[mine])
+    kept.append(route.kept()["blocks.1"])
+    has_loss = torch.arange(4)[mine] < (2 if step == 1 else 4)  # in one step only the first rank has some
+    route.observe(tokens[mine][has_loss].flatten(), losses[mine][has_loss].flatten())
+torch.save([route.state_dict()["router"], torch.stack(kept)], f"{folder}/{ranks}-{rank}.pt")
+"""
+
+
+def test_the_running_losses_of_all_ranks_make_one_table(tmp_path):
+    processes = [(0, 1), (0, 2), (1, 2)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", RANK, str(tmp_path), str(rank), str(ranks)])
+        for rank, ranks in processes
+    ]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    alone, first, second = (torch.load(tmp_path / f"{ranks}-{rank}.pt") for rank, ranks in processes)
+    assert torch.equal(first[0], second[0])
+    torch.testing.assert_close(first[0], alone[0])
+    assert torch.equal(torch.cat([first[1], second[1]], 1), alone[1])
 
 
 def test_ties_are_broken_by_the_key():

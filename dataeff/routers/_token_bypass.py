@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import attrs
 import torch
+from torch import distributed
 
 from dataeff import ops
 from dataeff._check import whole
@@ -19,8 +20,10 @@ class token_bypass:
     mean of their losses in it). J are the `keep` tokens of the largest m, ties at random; special tokens are
     always among them. One subset for all routed layers, as `span` has it.
 
-    Feed it with `route.observe(tokens, losses)` after each forward pass; the table m is in the route's state
-    dict. Vocabulary ids that were never seen come before all others.
+    Feed it with `route.observe(tokens, losses)` after each forward pass, on every process of
+    torch.distributed: the losses are those of all of them, so each has the same table m. It is in the route's
+    state dict. Losses that are not finite are passed over; vocabulary ids that were never seen come before
+    all others.
 
     Source: Token Dropping for Efficient BERT Pretraining, arXiv 2203.13240.
 
@@ -110,6 +113,8 @@ def running_loss(
     """m[v] <- momentum * m[v] + (1 - momentum) * mean loss of the tokens v; the mean where there was no m[v].
 
     `tokens` and `losses` are of one shape: all tokens, or those that have a loss. (vocabulary,) float32.
+    Losses that are not finite are passed over. Means are over all processes of torch.distributed, each of
+    which must call it: one without losses gives none, of shape (0,).
 
     Examples:
         >>> state = token_bypass(vocabulary=3).start()
@@ -123,8 +128,18 @@ def running_loss(
             f"tokens has shape {tuple(tokens.shape)}, losses {tuple(losses.shape)}; expected a loss a token, "
             "as cross_entropy(..., reduction='none') gives them"
         )
-    tokens, losses = tokens.detach().flatten().to(state.device), losses.detach().flatten().to(state)
-    counts = torch.zeros_like(state).index_add(0, tokens, torch.ones_like(losses))
-    means = torch.zeros_like(state).index_add(0, tokens, losses) / counts
+    tokens, losses = tokens.detach().flatten().to(state.device), losses.detach().flatten().to(state.device)
+    finite = losses.isfinite()
+    weighed = torch.stack([finite, losses.where(finite, 0)]).double()  # (2, tokens)
+    counts, sums = _of_all_ranks(weighed.new_zeros(2, len(state)).index_add(1, tokens, weighed))
+    means = (sums / counts).to(state)
     mixed = torch.where(state == _UNSEEN, means, momentum * state + (1 - momentum) * means)
     return torch.where(counts > 0, mixed, state)
+
+
+def _of_all_ranks(table: torch.Tensor) -> torch.Tensor:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return table
+    total = table.to("cuda" if "nccl" in distributed.get_backend() else "cpu")
+    distributed.all_reduce(total)
+    return total.to(table.device)

@@ -122,7 +122,8 @@ class Route:
     def observe(self, tokens: Tensor, losses: Tensor) -> None:
         """Tell a router that learns from losses, as `token_bypass` does: the loss of each of `tokens`.
 
-        Both of one shape: all tokens, or those that have a loss. Raises ValueError for another router.
+        Both of one shape: all tokens, or those that have a loss. Every process of torch.distributed must call
+        it. Raises ValueError for another router.
         """
         if self._state is None:
             raise ValueError(f"{self.router!r} learns nothing from losses; observe() is for one that does")
