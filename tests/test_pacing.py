@@ -3,6 +3,7 @@ import math
 import pickle
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -154,6 +155,15 @@ def test_discrete_changes_after_its_steps():
     assert [pace(step) for step in (0, 4, 5, 9, 10, 11)] == [8, 8, 16, 16, 32, 32]
     assert pace.steps == 10
     assert discrete([8], until=[])(99) == 8
+
+
+def test_amounts_and_steps_of_arrays_are_plain_numbers_that_can_be_written_down():
+    pace = discrete(np.array([1, 2]), until=np.array([5]))
+    assert repr(pace) == "discrete(values=(1, 2), until=(5,), on='steps')"
+    assert de.config.said("pacings", pace) == {"name": "discrete", "values": [1, 2], "until": [5]}
+    joined = join([1, 2], boundaries=np.array([5]))
+    assert repr(joined.boundaries) == "(5,)"
+    assert de.config.said("pacings", joined)["boundaries"] == [5]
 
 
 def test_join_starts_each_pace_anew():

@@ -11,7 +11,7 @@ from dataeff._check import is_real, is_whole
 from dataeff.clock import Clock
 from dataeff.pacing._derived import Derived
 from dataeff.pacing._monotone import is_monotone
-from dataeff.pacing._pace import Pace, as_pace, check_rising, common_axis, down, place, rounded
+from dataeff.pacing._pace import Pace, as_pace, common_axis, down, place, rising, rounded
 
 
 @attrs.frozen
@@ -111,7 +111,8 @@ class join:
     boundaries: tuple[int, ...] = attrs.field(converter=tuple, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        check_rising("boundaries", self.boundaries, count=len(self.paces) - 1)
+        boundaries = rising("boundaries", self.boundaries, count=len(self.paces) - 1)
+        object.__setattr__(self, "boundaries", boundaries)
         common_axis(self.paces)
 
     @property

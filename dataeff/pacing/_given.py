@@ -8,7 +8,7 @@ import attrs
 from dataeff._check import is_whole, real
 from dataeff._repr import qualified
 from dataeff.clock import Clock
-from dataeff.pacing._pace import check_rising, is_axis, place
+from dataeff.pacing._pace import is_axis, place, rising
 
 
 def _floats(values: Iterable[float]) -> tuple[float, ...]:
@@ -34,9 +34,8 @@ class discrete:
     on: str = attrs.field(default="steps", kw_only=True, validator=is_axis)
 
     def __attrs_post_init__(self) -> None:
-        for value in self.values:
-            real("a value", value)
-        check_rising("until", self.until, count=len(self.values) - 1)
+        object.__setattr__(self, "values", tuple(real("a value", value) for value in self.values))
+        object.__setattr__(self, "until", rising("until", self.until, count=len(self.values) - 1))
 
     @property
     def steps(self) -> int:

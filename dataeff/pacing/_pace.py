@@ -189,11 +189,12 @@ def down(amount: float, multiple: int, start: float, end: float) -> int:
     return math.floor(amount + _TINY * max(abs(start), abs(end), abs(amount))) // multiple * multiple
 
 
-def check_rising(name: str, steps: Sequence[int], *, count: int) -> None:
-    """Raise ValueError unless `steps` are `count` whole numbers that rise.
+def rising(name: str, steps: Sequence[int], *, count: int) -> tuple[int, ...]:
+    """`steps` as plain ints. Raises ValueError unless they are `count` whole numbers that rise.
 
     Examples:
-        >>> check_rising("until", [10, 20], count=2)
+        >>> rising("until", [10, 20], count=2)
+        (10, 20)
     """
     whole_steps = [whole(f"an entry of {name}", step, low=0) for step in steps]
     if count < 0:
@@ -204,3 +205,4 @@ def check_rising(name: str, steps: Sequence[int], *, count: int) -> None:
         raise ValueError(
             f"{name} is {list(steps)}; expected {count} steps in rising order, one fewer than amounts"
         )
+    return tuple(whole_steps)
