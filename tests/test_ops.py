@@ -646,6 +646,9 @@ MASK = torch.ones(2, 4, dtype=torch.bool)
             lambda: rows(2, 4, 2, valid=MASK.to("meta"), device="cpu"),
             r"valid, of shape \(2, 4\), is on meta, and the ids are for cpu; .*: valid.to\('cpu'\)",
         ),
+        (lambda: ops.sample_tokens(1, 4, 2, key=()), r"key is \(\); expected a tuple of all that the choice"),
+        (lambda: ops.sample_tokens(1, 4, 2, key="ab"), r"key is 'ab'; expected .*, as \(seed, step, layer\)"),
+        (lambda: ops.sample_tokens(1, 4, 2, key=7), "key is 7; expected a tuple"),
         (lambda: ops.sample_tokens(1, 4, 2, key=(-1,)), "a part of key is -1; expected a whole number"),
         (
             lambda: ops.sample_tokens(1, 4, 2, key=(torch.zeros(1).long(), 1, 2)),

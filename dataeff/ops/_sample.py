@@ -57,9 +57,10 @@ def sample_tokens(
         device: of the result; by default that of the masks or weights, else the CPU.
 
     Raises:
-        ValueError: `keep` above `seq`, a negative number, a mask of another shape, a key that goes on after a
-            tensor, more that are always kept than `keep`, or a weight below 0 or not finite (for a CUDA
-            tensor the last two only with DATAEFF_CHECK=1, since looking would wait for the device).
+        ValueError: `keep` above `seq`, a negative number, a mask of another shape, a key that is empty, no
+            tuple or list, or goes on after a tensor, more that are always kept than `keep`, or a weight below
+            0 or not finite (for a CUDA tensor the last two only with DATAEFF_CHECK=1, since looking would
+            wait for the device).
 
     Examples:
         >>> ids = sample_tokens(2, 16, 4, key=(1234, 0, 1))
@@ -106,6 +107,10 @@ def sample_tokens(
 
 def _parts(key: Sequence[int | str | torch.Tensor]) -> tuple[list[int], torch.Tensor | None, int | None]:
     """The entries before a tensor, the tensor, and what comes after it."""
+    if not isinstance(key, tuple | list) or not key:
+        raise ValueError(
+            f"key is {key!r}; expected a tuple of all that the choice depends on, as (seed, step, layer)"
+        )
     words = [part if isinstance(part, torch.Tensor) else _number(part) for part in key]
     tensors = [i for i, part in enumerate(words) if isinstance(part, torch.Tensor)]
     if not tensors:
