@@ -87,6 +87,8 @@ def test_a_dtype_that_stays_ambiguous_is_asked_for(tmp_path):
     assert content(de.corpus.open(tmp_path / "pair", dtype="uint32")) == SAMPLES
     with pytest.raises(ValueError, match=r"dtype is int16; .*pair.idx has float32 or uint32"):
         de.corpus.open(tmp_path / "pair", dtype="int16")
+    with pytest.raises(ValueError, match="dtype is 'foo'; expected integers, such as uint16"):
+        de.corpus.open(tmp_path / "pair", dtype="foo")
 
 
 @pytest.mark.parametrize(("dtype", "code", "name"), [("f8", 6, "float64"), ("f4", 7, "float32")])
@@ -157,6 +159,8 @@ def test_a_token_that_does_not_fit_is_named_and_nothing_is_left(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if "offsets" not in path.name] == []
     with pytest.raises(ValueError, match="format is 'csv'; expected 'megatron' or 'npy'"):
         corpus.write(tmp_path / "a", "csv")
+    with pytest.raises(ValueError, match="dtype is 'foo'; expected integers, such as uint16"):
+        de.corpus.open([[1]]).write(tmp_path / "x", dtype="foo")
     with pytest.raises(ValueError, match="dtype is float32; expected integers"):
         corpus.write(tmp_path / "a", dtype="float32")
     with pytest.raises(ValueError, match="the corpus has no samples; there is nothing to write"):
@@ -197,6 +201,7 @@ def test_a_raw_file_is_read_in_windows(tmp_path):
         (4, {"stride": 3}, "stride is 3 and window is not given; give window= too"),
         (4, {"window": 0}, "length is 0; expected"),
         (4, {"dtype": "float32"}, "dtype is float32; expected integers"),
+        (4, {"dtype": "foo"}, "dtype is 'foo'; expected integers, such as uint16"),
         (4, {"windows": 2}, "the format 'bin' does not take these options: .*windows"),
     ],
 )

@@ -9,12 +9,12 @@ import numpy as np
 
 from dataeff._repr import quoted
 from dataeff.corpus._base import Corpus
-from dataeff.corpus._flat import Flat
+from dataeff.corpus._flat import Flat, as_dtype
 from dataeff.corpus._ragged import Ragged
 
 
 def _as_dtype(value: Any) -> str:
-    dtype = np.dtype(value)
+    dtype = as_dtype(value)
     if dtype.kind not in "iu":
         raise ValueError(f"dtype is {dtype}; expected integers, such as uint16")
     return str(dtype)

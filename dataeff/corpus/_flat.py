@@ -12,6 +12,20 @@ from dataeff import _files
 from dataeff.corpus._base import Corpus, Shard
 
 
+def as_dtype(value: Any) -> np.dtype[Any]:
+    """A dtype by its name or itself. ValueError for what is none.
+
+    Examples:
+        >>> as_dtype("uint16")
+        dtype('uint16')
+    """
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)
+    except TypeError:
+        raise ValueError(f"dtype is {value!r}; expected integers, such as uint16") from None
+    return dtype
+
+
 class Flat(Corpus):
     """A corpus over one that is read when it is opened: a reader sets `_samples`.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dataeff._repr import quoted
 from dataeff.corpus._base import Corpus
-from dataeff.corpus._flat import Flat
+from dataeff.corpus._flat import Flat, as_dtype
 from dataeff.corpus._ragged import Ragged
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -29,7 +29,7 @@ def _prefix(path: str | Path) -> Path:
 
 
 def _as_name(dtype: Any) -> str:
-    return str(np.dtype(dtype))
+    return str(as_dtype(dtype))
 
 
 @attrs.frozen

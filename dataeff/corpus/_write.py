@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dataeff import _files
 from dataeff.corpus._base import _SHARD, Corpus
+from dataeff.corpus._flat import as_dtype
 from dataeff.corpus._megatron import CODES, MAGIC, beside, megatron
 from dataeff.corpus._npy import npy
 
@@ -22,7 +23,7 @@ def write(corpus: Corpus, path: Path, format: str, dtype: DTypeLike | None) -> C
         raise ValueError(f"format is {format!r}; expected 'megatron' or 'npy'")
     if not len(corpus):
         raise ValueError("the corpus has no samples; there is nothing to write")
-    wanted = np.dtype(_usual(corpus) if dtype is None else dtype).newbyteorder("=")
+    wanted = as_dtype(_usual(corpus) if dtype is None else dtype).newbyteorder("=")
     if wanted.kind not in "iu":
         raise ValueError(f"dtype is {wanted}; expected integers, such as uint16")
     return writers[format](corpus, path, wanted)
