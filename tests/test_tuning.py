@@ -574,13 +574,21 @@ def test_what_a_probe_raises_is_shown_with_its_traceback(script, capsys):
 
 
 @pytest.mark.parametrize(
-    ("grid", "values"), [("8:32:8", [8, 16, 24, 32]), ("8:30:8", [8, 16, 24, 30]), ("1,2.5", [1, 2.5])]
+    ("grid", "values"),
+    [
+        ("8:32:8", [8, 16, 24, 32]),
+        ("8:30:8", [8, 16, 24, 30]),
+        ("1,2.5", [1, 2.5]),
+        ("0:0.9:0.3", [0, 0.3, 0.6, 0.9]),
+        ("0.1:1:0.3", [0.1, 0.4, 0.7, 1]),
+        ("10:25:7.5", [10, 17.5, 25]),
+    ],
 )
 def test_grids_have_both_ends(grid, values):
     assert cli._tune._grid(grid) == values
 
 
-@pytest.mark.parametrize("grid", ["8:4:1", "8:16", "1:2:0", "a,b", ""])
+@pytest.mark.parametrize("grid", ["8:4:1", "8:16", "1:2:0", "8:inf:8", "8:64:nan", "a:b:c", "a,b", ""])
 def test_a_grid_that_is_none_is_refused(grid, script, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["tune", script, *OPTIONS, "--starts", grid])

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from fractions import Fraction
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -190,14 +191,17 @@ def _grid(text: str) -> list[float]:
     """LOW:HIGH:STEP with both ends, or numbers with commas between."""
     if ":" not in text:
         return [_number(part) for part in text.split(",")]
-    parts = [_number(part) for part in text.split(":")]
-    if len(parts) != 3 or parts[2] <= 0 or parts[0] > parts[1]:
+    try:
+        low, high, step = map(Fraction, text.split(":"))  # exact, so that 0:0.9:0.3 has 4 values
+    except (ValueError, ZeroDivisionError):
+        low = high = step = Fraction(0)
+    if step <= 0 or low > high:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no grid; expected LOW:HIGH:STEP, as 8:128:8, or 8,16,32"
         )
-    low, high, step = parts
-    inner = [low + i * step for i in range(int((high - low) / step) + 1)]
-    return inner if inner[-1] == high else [*inner, high]
+    inner = [low + i * step for i in range((high - low) // step + 1)]
+    exact = inner if inner[-1] == high else [*inner, high]
+    return [int(value) if value.denominator == 1 else float(value) for value in exact]
 
 
 def _number(text: str) -> float:
