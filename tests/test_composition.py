@@ -349,6 +349,19 @@ def test_tokens_dropped_at_the_input_do_not_reach_the_head():
     assert run.effective_length(0) == (64 + 3 * 16) / 4
 
 
+class Stepless:
+    """As torchdata's own samplers are."""
+
+    def __len__(self):
+        return 9
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
 def live(index=None, **said):
     model = GPT(vocabulary=32, length=64, width=16, heads=2, layers=4)
     optimizer, clock = torch.optim.AdamW(model.parameters(), lr=1e-3), de.Clock()
@@ -538,6 +551,10 @@ def test_a_state_of_several_moments_is_refused():
         (
             lambda: live(sampler=torch.utils.data.BatchSampler(range(8), 2, drop_last=False)),
             "sampler is a BatchSampler, which has no state to go on from; expected one of dataeff.samplers",
+        ),
+        (
+            lambda: live(sampler=Stepless()),
+            r"sampler is a Stepless, whose state_dict\(\) takes no step; expected state_dict\(step=None\)",
         ),
         (lambda: live(batch_size=16), "batch_size is 16, and the sampler's 4; leave batch_size= out"),
         (lambda: live(blocks=3), "blocks is 3, and the route has .*; leave blocks= out"),

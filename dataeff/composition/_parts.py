@@ -1,5 +1,6 @@
 """The parts of a run: whether each is what it should be, and what they say about a plan."""
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,10 +33,28 @@ def check(*, clock: Any, sampler: Any, route: Any, cost: Any) -> None:
             f"sampler is {_told(sampler)}, which has no state to go on from; expected one of "
             "dataeff.samplers, as shuffled(samples, batch_size=8, seed=1)"
         )
+    if sampler is not None and not _takes_step(sampler.state_dict):
+        raise ValueError(
+            f"sampler is {_told(sampler)}, whose state_dict() takes no step; expected state_dict(step=None), "
+            "the state that goes on with that step, as those of dataeff.samplers have it"
+        )
     if route is not None and not isinstance(route, Route):
         raise ValueError(f"route is {_told(route)}; expected what routing.attach(model, keep=...) gives")
     if cost is not None and (not callable(cost) or isinstance(cost, type)):
         raise ValueError(f"cost is {_told(cost)}; expected one, as flops.measured(model, batch)")
+
+
+def _takes_step(state_dict: Any) -> bool:
+    try:
+        told = inspect.signature(state_dict)
+    except ValueError:  # of one that does not say
+        return True
+    try:
+        told.bind()
+        told.bind(0)
+    except TypeError:
+        return False
+    return True
 
 
 def schedulers(lr: Any) -> list[Any]:
