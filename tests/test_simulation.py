@@ -26,6 +26,13 @@ def sampler(index, how=None, **options):
     return de.samplers.curriculum(growing, **{"batch_size": 4, "seed": 1, "steps": 80} | options)
 
 
+@pytest.mark.parametrize("percent", [7, 14, 28, 55.000000001, 56])
+def test_the_bound_is_the_hardest_sample_of_the_pool(index, percent):
+    drawn = sampler(index, paced(percent, by="percentile"), steps=2)
+    hardest = index.values("loss")[drawn.curriculum.pool(0)].max()
+    assert simulate(drawn).bound["loss"].tolist() == [hardest] * 2
+
+
 def test_figures_are_those_of_the_batches(index):
     drawn, seqlen = sampler(index), linear(5, 40, steps=50, multiple=5)
     found = simulate(drawn, length=Length(seqlen))
@@ -158,6 +165,15 @@ def test_truncating_packed_samples_is_named(tmp_path):
             "length has 'paces'; expected pace, transform,",
         ),
         (lambda: Length("long"), "value is 'long'; expected a finite number"),
+        (lambda: Length(8, transform=5), "transform is 5; expected 'truncate' or 'reshape'"),
+        (lambda: Length(8, metric=5), "metric is 5; expected the name of one of the index, as 'length'"),
+        *(
+            (
+                lambda told=told: Length.from_config({"length": told}),
+                r"length is .*; expected a table, as \[l",
+            )
+            for told in (5, None, [["pace", 5]])
+        ),
     ],
 )
 def test_lengths_that_cannot_be_are_refused(make, said):
@@ -242,6 +258,10 @@ def test_so_is_the_seed(index, tmp_path, monkeypatch, capsys):
             "no batch size: run.toml has no batch_size in its table run; give --batch-size, samples over",
         ),
         ("run = 3\n" + CONFIG, "run is 3; expected a table, as [run]"),
+        (
+            "length = 5\n[run]\nbatch_size = 5\n" + CONFIG.split("[length]")[0],
+            "length is 5; expected a table, as [length] with pace = ...",
+        ),
         ('[run]\nbatch_size = "auto"\n' + CONFIG, "batch_size is 'auto'; expected a whole number"),
         (
             CONFIG.replace("[length]", "[lenght]"),

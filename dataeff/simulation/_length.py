@@ -1,5 +1,6 @@
 """How samples are cut in a dry run."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -27,15 +28,18 @@ class Length:
     """
 
     pace: Pace | None = attrs.field(default=None, converter=_pace_or_none)
-    transform: str = attrs.field(
-        default="truncate", kw_only=True, validator=attrs.validators.instance_of(str)
-    )
-    metric: str = attrs.field(default="length", kw_only=True, validator=attrs.validators.instance_of(str))
+    transform: str = attrs.field(default="truncate", kw_only=True)
+    metric: str = attrs.field(default="length", kw_only=True)
 
     @transform.validator
     def _check_transform(self, _: object, value: str) -> None:
         if value not in ("truncate", "reshape"):
             raise ValueError(f"transform is {value!r}; expected 'truncate' or 'reshape'")
+
+    @metric.validator
+    def _check_metric(self, _: object, value: Any) -> None:
+        if not isinstance(value, str):
+            raise ValueError(f"metric is {value!r}; expected the name of one of the index, as 'length'")
 
     @classmethod
     def from_config(cls, tables: Any) -> "Length":
@@ -45,7 +49,9 @@ class Length:
             >>> Length.from_config({"length": {"pace": 512}}).pace
             constant(value=512)
         """
-        told = dict(tables.get("length", {}))
+        told = tables.get("length", {})
+        if not isinstance(told, Mapping):
+            raise ValueError(f"length is {told!r}; expected a table, as [length] with pace = ...")
         if strange := [key for key in told if key not in _KEYS]:
             raise ValueError(f"length has {strange[0]!r}; expected {', '.join(_KEYS)}")
-        return cls(config.made("pacings", told.pop("pace", None)), **told)
+        return cls(**{**told, "pace": config.made("pacings", told.get("pace"))})

@@ -113,5 +113,5 @@ def _bound(cl: Curriculum, name: str, steps: Ints) -> Floats:
     amounts = np.array([pace(step) for step in steps.tolist()], np.float64)
     if how.by == "value":
         return amounts
-    ranks = np.ceil(amounts / 100 * len(order)).astype(np.int64).clip(1, len(order)) - 1
+    ranks = np.ceil(len(order) * amounts / 100).astype(np.int64).clip(1, len(order)) - 1
     return np.asarray(values[order[ranks]], np.float64)
