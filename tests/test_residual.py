@@ -234,6 +234,20 @@ def test_leaves_and_subclasses_and_forward_passes_without_gradients_are_left_alo
     assert type(grown) is Overwritten
 
 
+def test_under_a_transform_of_torch_func_hidden_states_are_copied():
+    x, y, ids = torch.randn(3, 1, 5, 4), torch.randn(3, 1, 2, 4), torch.tensor([[1, 3]])
+
+    def loss(x, y):
+        hidden = x * 1
+        merged = merge(hidden, y, ids, in_place=True)
+        return (merged * hidden).sum()  # which is still there
+
+    grads = torch.vmap(torch.func.grad(loss, argnums=(0, 1)))(x, y)
+    expected = 2 * x
+    expected[:, :, ids[0]] = y
+    torch.testing.assert_close(grads, (expected, x[:, :, ids[0]]))
+
+
 def test_gradients_of_gradients_are_exact():
     ids = torch.tensor([[0, 2], [1, 3]])
     x = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)

@@ -78,6 +78,7 @@ def _is_free(hidden: torch.Tensor) -> bool:
     """Whether writing into `hidden` can change no gradient, and no value but through `hidden` itself."""
     return (
         type(hidden) is torch.Tensor
+        and not torch._C._are_functorch_transforms_active()  # whose tensors have no memory to look at
         and torch.is_grad_enabled()  # else, in training: checkpointing that runs the layer again later
         and hidden.grad_fn is not None  # a leaf is somebody's: data, or a parameter
         and not hidden.retains_grad
@@ -86,6 +87,5 @@ def _is_free(hidden: torch.Tensor) -> bool:
         # Checkpointing of today keeps inputs for recomputation, and tells by hooks on what is saved.
         and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
         and torch._C._current_graph_task_id() == -1  # inside a backward pass: that recomputation
-        and not torch._C._are_functorch_transforms_active()
         and torch.autograd.forward_ad._current_level < 0
     )
