@@ -157,6 +157,23 @@ def test_a_mixture_of_depths_is_the_same_model_in_evaluation_and_in_copies(x):
     assert torch.equal(other(x), out)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, while it compiles
+def test_a_mixture_of_depths_knows_layers_that_are_compiled(x):
+    model, plain = Encoder(3), Encoder(3)
+    plain.load_state_dict(model.state_dict())
+    for i, block in enumerate(model.blocks):
+        model.blocks[i] = torch.compile(block, backend="eager")
+    names = list(model.state_dict())
+    routes = [attach(each, router="mixture_of_depths", keep=5, seed=7) for each in (model, plain)]
+    state = {name.replace("_orig_mod.", ""): weight for name, weight in model.state_dict().items()}
+    plain.load_state_dict(state)
+    assert torch.equal(model(x), plain(x))
+    assert torch.equal(routes[0].kept()["blocks.1"], routes[1].kept()["blocks.1"])
+    routes[0].remove()
+    assert list(model.state_dict()) == names
+    torch.compiler.reset()
+
+
 class Inner(nn.Module):
     """A layer whose first vector, and whose first norm inside, are those of attention."""
 

@@ -119,7 +119,8 @@ def attach(
     )
     flow = Flow(route)
     if hasattr(made, "gate"):
-        for layer, gate in [(layer, made.gate(layer)) for layer in named.values()]:
+        plain = [getattr(layer, "_orig_mod", layer) for layer in named.values()]
+        for layer, gate in [(layer, made.gate(layer)) for layer in plain]:
             layer.add_module(type(made).__name__, gate)
     marked = [block for block in stack if names[id(block)] not in named]
     route._rides += [

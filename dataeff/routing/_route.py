@@ -159,8 +159,9 @@ class Route:
         while self._rides:
             self._rides.pop().remove()
         for layer in self.layers.values():
-            if "gate" in self._wants and hasattr(layer, type(self.router).__name__):
-                delattr(layer, type(self.router).__name__)
+            plain = getattr(layer, "_orig_mod", layer)
+            if "gate" in self._wants and hasattr(plain, type(self.router).__name__):
+                delattr(plain, type(self.router).__name__)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs between steps: plain numbers, and the table of a router that has one."""
