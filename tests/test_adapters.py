@@ -56,7 +56,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "shape", "axes", "batch_axis"), CASES)
 def test_known_arguments_are_cut_for_each_row(name, shape, axes, batch_axis):
     value = numbers(*shape)
-    moved = travel(name, value, Kept(IDS, BATCH, SEQ), {})
+    moved = travel(name, value, Kept(IDS, BATCH, SEQ, any_heads=HEADS), {})
     assert torch.equal(moved, by_rows(value, axes, batch_axis))
 
 

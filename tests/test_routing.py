@@ -675,7 +675,7 @@ def test_what_is_remembered_for_recomputation_is_bounded(gpt, ids, monkeypatch):
     route = attach(gpt, keep=5, seed=7)
     kept = [gpt(ids) for _ in range(20)]
     assert len(kept) == 20
-    assert len(route._rides[0].before.flow._passes._known) <= 10
+    assert len(route._rides[0].before.flow._passes._inputs) <= 10
 
 
 def test_gather_axes_takes_rows_and_columns_of_each_mask():
@@ -690,3 +690,233 @@ def test_random_ltd_keeps_rows_apart_by_their_place_in_the_global_batch():
     whole = random_ltd()(4, 16, 5, key=(1, 2, 0, 0))
     second_rank = random_ltd()(2, 16, 5, key=(1, 2, 0, 0), first_row=2)
     assert torch.equal(whole[2:], second_rank)
+
+
+class Rotary(nn.Module):
+    """A block that turns its queries and keys by itself, or does not."""
+
+    def __init__(self, width=64, turns=True):
+        super().__init__()
+        self.norm, self.qkv, self.out = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * width),
+            nn.Linear(width, width),
+        )
+        self.turns = turns
+        for linear_layer in (self.qkv, self.out):
+            nn.init.normal_(linear_layer.weight, std=0.02)
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+        if self.turns:
+            q, k = self.turned(q), self.turned(k)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return x + self.out(y.transpose(1, 2).flatten(2))
+
+    def turned(self, x):
+        half = x.shape[-1] // 2
+        angles = torch.arange(x.shape[2])[:, None] * 10.0 ** -torch.arange(half)
+        a, b = x[..., :half], x[..., half:]
+        return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1).to(
+            x.dtype
+        )
+
+
+def rotary(turns, dtype=torch.float32):
+    torch.manual_seed(0)
+    return nn.Sequential(*[Rotary(turns=turns) for _ in range(3)]).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, "autocast"])
+@pytest.mark.parametrize("seq", [16, 256])
+def test_positions_of_fresh_weights_are_noticed_at_any_precision(dtype, seq):
+    half = dtype == "autocast"
+    for turns in (True, False):
+        model = rotary(turns, torch.float32 if half else dtype)
+        attach(model, keep=4, seed=1, layers=[model[1]])
+        x = torch.randn(4, seq, 64, dtype=torch.float32 if half else dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            if not turns:
+                model(x)
+                continue
+            for _ in range(3):  # and again, whoever tries again
+                with pytest.raises(ValueError, match="layer '1' knows by itself where its tokens stand"):
+                    model(x)
+
+
+def test_a_layer_that_tells_nothing_yet_is_tried_again():
+    model = rotary(turns=True)
+    nn.init.zeros_(model[1].out.weight)
+    route = attach(model, keep=1, seed=1, layers=[model[1]])
+    x = torch.randn(2, 16, 64)
+    for nothing in (x, x[:, :2], x[:0], torch.ones(2, 16, 64)):
+        model(nothing)
+    nn.init.normal_(model[1].out.weight, std=0.02)
+    for _ in range(3):  # of passes that tell nothing, the first, second, fourth, eighth, ... are looked at
+        model(x)
+    with pytest.raises(ValueError, match="knows by itself"):
+        model(x)
+    route.remove()
+
+
+def test_samples_that_are_taken_for_tokens_are_noticed():
+    class Turned(nn.Module):  # torch's attention as it comes, (S, B, C), in a model that is (B, S, C)
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(16, 2)
+
+        def forward(self, x):
+            x = x.transpose(0, 1)
+            return (x + self.attention(x, x, x)[0]).transpose(0, 1)
+
+    model = nn.Sequential(*[Turned() for _ in range(3)])
+    route = attach(model, keep=4, seed=1)
+    with pytest.raises(
+        ValueError, match=r"mixes samples and not tokens.*say attach\(\.\.\., batch_first=True"
+    ):
+        model(torch.randn(8, 12, 16))
+    route.remove()
+    route = attach(model, keep=4, seed=1, batch_first=True)
+    model(torch.randn(8, 12, 16))
+    assert route.kept()["1"].shape == (8, 4)
+
+
+def test_what_layers_add_to_a_list_or_a_dict_is_not_lost():
+    Context = collections.namedtuple("Context", "scale places")
+
+    class Writes(nn.Module):
+        def forward(self, x, stats, losses, context):
+            stats["calls"] += 1
+            losses.append(x.shape[1])
+            return x * context.scale + 0 * context.places[..., None]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(Writes() for _ in range(4))
+
+        def forward(self, x):
+            stats, losses = {"calls": 0}, []
+            for each in self.layers:
+                x = each(x, stats, losses, Context(2.0, torch.zeros(x.shape[:2])))
+            return stats, losses
+
+    model = Model()
+    attach(model, keep=5, seed=1, check=False, token_args={"context": 1})
+    stats, losses = model(torch.randn(2, SEQ, 4))
+    assert stats == {"calls": 4}
+    assert losses == [SEQ, 5, 5, SEQ]
+
+
+def test_a_span_whose_last_layer_is_left_out_says_so(gpt, ids):
+    route = attach(gpt, router="span", keep=5, seed=7)
+    last = gpt.blocks[3]
+    gpt.blocks[3] = nn.Identity()
+    with pytest.raises(
+        RuntimeError, match=r"around all layers from 'blocks.1' to 'blocks.3', and the last did"
+    ):
+        gpt(ids)
+    gpt.blocks[3] = last
+    route.remove()
+    attach(gpt, router="span", keep=5, seed=7, layers=list(gpt.blocks)[3:0:-1])
+    with pytest.raises(RuntimeError, match="in the order in which they run"):
+        gpt(ids)
+
+
+def test_vocabulary_ids_are_found_by_name_among_masks(gpt, ids):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gpt = gpt
+
+        def forward(self, input_ids, attention_mask):
+            return self.gpt(input_ids)
+
+    model, mask = Masked(), torch.ones_like(ids)
+    router = de.routers.token_bypass(vocabulary=32)
+    kept = []
+    for order in (1, -1):
+        route = attach(model, router=router, keep=5, seed=7)
+        route.observe(torch.arange(32), torch.arange(32.0))
+        model(**dict([("input_ids", ids), ("attention_mask", mask)][::order]))
+        kept.append(route.kept()["gpt.blocks.1"])
+        route.remove()
+    assert torch.equal(*kept)
+    assert (ids.gather(1, kept[0].long()).min(1).values >= ids.sort(1, descending=True).values[:, 4]).all()
+
+
+def test_layers_that_are_run_without_the_models_own_forward_follow_the_step(gpt, ids):
+    def run(route, step):
+        route.step = step
+        gpt.blocks[2](gpt.tokens(ids))
+        return route.kept()["blocks.2"].tolist()
+
+    route = attach(gpt, keep=5, seed=7)
+    first = [run(route, step) for step in (0, 1, 2)][-1]
+    route.remove()
+    assert run(attach(gpt, keep=5, seed=7), 2) == first
+
+
+def test_arguments_by_position_alone_and_any_number_of_them():
+    class Slash(nn.Module):
+        def forward(self, x, /):
+            return x + x.mean(1, keepdim=True)
+
+    class Star(nn.Module):
+        def forward(self, x, *rest):
+            return x + x.mean(1, keepdim=True) + sum(rest)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([Slash(), Star()])
+
+        def forward(self, x):
+            return self.layers[1](self.layers[0](x), 1.0, 2.0)
+
+    model = Model()
+    route = attach(model, keep=5, seed=1, layers=list(model.layers))
+    assert model(torch.randn(2, SEQ, 4)).shape == (2, SEQ, 4)
+    assert len(route.kept()) == 2
+
+
+def test_one_tensor_under_two_names_is_cut_by_each(gpt):
+    torch.manual_seed(0)
+    decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(16, 2, 32, batch_first=True, dropout=0.0), 4)
+    x, pad = torch.randn(2, SEQ, 16), torch.arange(SEQ).expand(2, -1) > 8
+    memory = torch.randn(2, SEQ, 16)
+    outs = []
+    for other in (pad, pad.clone()):
+        route = attach(decoder, router="span", keep=5, seed=1)
+        outs.append(decoder(x, memory, tgt_key_padding_mask=pad, memory_key_padding_mask=other))
+        route.remove()
+    assert torch.equal(*outs)
+
+
+@pytest.mark.parametrize("keep", [5, SEQ])
+def test_gradients_by_torch_func_are_autograds(gpt, ids, keep):
+    route = attach(gpt, keep=keep, seed=7)
+    parameters = dict(gpt.named_parameters())
+
+    def loss(parameters):
+        route.step = 1
+        return torch.func.functional_call(gpt, parameters, (ids,)).square().sum()
+
+    found = torch.func.grad(loss)(parameters)
+    route.step = 0
+    gpt.zero_grad()
+    loss(parameters).backward()
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(found[name], parameter.grad)
+
+
+def test_a_warmup_leaves_a_routers_table_as_it_was(gpt, ids):
+    route = attach(gpt, router=de.routers.token_bypass(vocabulary=32), keep=5, seed=7)
+    before = route.state_dict()["router"].clone()
+
+    def run():
+        gpt(ids)
+        route.observe(ids, torch.ones(ids.shape))
+
+    route.warmup(run)
+    assert torch.equal(route.state_dict()["router"], before)

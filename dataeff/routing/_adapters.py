@@ -29,6 +29,8 @@ class Kept(NamedTuple):
     heads: int | None = None
     """Of torch's own attention in the layer, which takes one mask a head."""
     batch_first: bool = True
+    any_heads: int | None = None
+    """Of any attention in the layer."""
 
     def along(self, name: str, value: Tensor, axes: Sequence[int], *, batch_axis: int = 0) -> Tensor:
         """`value` with the kept tokens alone along `axes`; others do not count as a batch axis.
@@ -45,7 +47,7 @@ class Kept(NamedTuple):
         if not self.batch_first and 0 in axes and value.dim() > 1:  # (S, B, ...)
             batch_axis = 1
         rows = value.shape[batch_axis]
-        if batch_axis in axes or (rows != 1 and rows % self.batch):
+        if batch_axis in axes or rows not in (1, self.batch, self.batch * (self.any_heads or 1)):
             raise ValueError(
                 f"the argument {name!r} has shape {tuple(value.shape)} and no batch axis of {self.batch} or "
                 "1, but each sample keeps other tokens; give it one, as value[None] does, or let all samples "
@@ -70,9 +72,13 @@ def travel(name: str, value: Any, kept: Kept, token_args: Mapping[str, int | Seq
         tensor([[0, 2]])
     """
     if isinstance(value, tuple | list):  # rotary (cos, sin), say
-        return tuple(travel(name, each, kept, token_args) for each in value)
+        parts = [travel(name, each, kept, token_args) for each in value]
+        if all(part is each for part, each in zip(parts, value, strict=True)):
+            return value  # what a layer adds to a list of it is not lost
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, Mapping):
-        return {key: travel(name, each, kept, token_args) for key, each in value.items()}
+        changed = {key: travel(name, each, kept, token_args) for key, each in value.items()}
+        return value if all(changed[key] is each for key, each in value.items()) else changed
     if type(value).__name__ == "BlockMask":
         return _block_mask(value, kept)
     if name in _ABSENT:  # what was there before is not trained on, and what is made here has no use
@@ -106,15 +112,53 @@ def arguments(layer: nn.Module) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
-def heads(layer: nn.Module) -> int | None:
+def torch_heads(layer: nn.Module) -> int | None:
     """The heads of torch's own attention in a layer, if it is what the layer is made of.
+
+    Examples:
+        >>> torch_heads(nn.TransformerEncoderLayer(8, 2, 8)), torch_heads(nn.Linear(2, 2))
+        (2, None)
+    """
+    attention = (module for module in layer.modules() if isinstance(module, nn.MultiheadAttention))
+    return next((module.num_heads for module in attention), None)
+
+
+def heads(layer: nn.Module) -> int | None:
+    """The heads of any attention in a layer, as its attributes are called in the field.
 
     Examples:
         >>> heads(nn.TransformerEncoderLayer(8, 2, 8)), heads(nn.Linear(2, 2))
         (2, None)
     """
-    attention = (module for module in layer.modules() if isinstance(module, nn.MultiheadAttention))
-    return next((module.num_heads for module in attention), None)
+    known = (getattr(module, name, None) for module in layer.modules() for name in _HEADS)
+    return next((count for count in known if isinstance(count, int)), None)
+
+
+def vocabulary_ids(
+    names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> torch.Tensor | None:
+    """The vocabulary ids that a model with arguments of such `names` is called with; None if not to be told.
+
+    Examples:
+        >>> ids, mask = torch.tensor([[5, 6]]), torch.tensor([[1, 1]])
+        >>> vocabulary_ids(["input_ids"], (), {"attention_mask": mask, "input_ids": ids}) is ids
+        True
+    """
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    known = {
+        name: value
+        for name, value in given.items()
+        if isinstance(value, Tensor)
+        and value.dim() == 2
+        and not value.is_floating_point()
+        and value.dtype != torch.bool
+        and name not in _NO_IDS
+    }
+    if "input_ids" in known:
+        return known["input_ids"]
+    by_position = [name for name in names[: len(args)] if name in known]
+    names = by_position or list(known)
+    return known[names[0]] if by_position or len(names) == 1 else None
 
 
 def is_packed(given: Mapping[str, Any]) -> bool:
@@ -163,7 +207,10 @@ def padding(given: Mapping[str, Any], batch: int, seq: int) -> Tensor | None:
         if name != "attention_mask":  # torch's own: True, or -inf, is padding
             return ~mask if mask.dtype == torch.bool else mask > _MASKED
         if mask.dim() == 2:
-            return mask != 0 if not mask.is_floating_point() or bool((mask == 1).any()) else mask > _MASKED
+            zeros = mask != 0
+            return (
+                torch.where((mask == 1).any(), zeros, mask > _MASKED) if mask.is_floating_point() else zeros
+            )
         if mask.dim() == 4 and mask.shape[2] in (1, seq):  # a token of padding may not attend to itself
             own = mask[:, 0].diagonal(dim1=1, dim2=2) if mask.shape[2] == seq else mask[:, 0, 0]
             return own > _MASKED if own.is_floating_point() else own != 0
@@ -214,6 +261,9 @@ def _mask(name: str, value: Tensor, kept: Kept) -> Tensor:
             return kept.along(name, value, (0, 1))
         moved = ops.gather_axes(value[None], kept.ids, (1, 2))
         return moved.repeat_interleave(kept.heads, 0)
+    a_head = name == "alibi" and value.dim() == 3 and 1 < kept.batch == len(value) and kept.any_heads != 1
+    if a_head and len(kept.ids) > 1:  # (heads, S, S): as many as there are samples, by chance
+        return kept.along(name, value, (0, -2, -1))
     last = (-1,) if value.dim() == 2 else (-2, -1)
     axes = [axis for axis in last if value.shape[axis] == seq]
     if any(value.shape[axis] not in (1, seq) for axis in last) or value.dim() < 2:
@@ -236,7 +286,8 @@ def _cross(name: str, value: Tensor, kept: Kept) -> Tensor:
 
 def _entries(name: str, value: Tensor, kept: Kept) -> Tensor:
     """(B, S), or (n, B, S) of n kinds of position."""
-    if value.shape[-1:] != (kept.seq,):
+    either = value.dim() == 3 and name != "position_ids" and 1 < kept.batch == value.shape[0]
+    if value.shape[-1:] != (kept.seq,) or either:
         raise _misfit(name, value, kept)
     return kept.along(name, value, (-1,), batch_axis=1 if value.dim() == 3 else 0)
 
@@ -363,5 +414,23 @@ _ABSENT = {
 
 _FLAT = {"attention_mask", "mask"}
 """Masks that are (B, S) rather than (S, S) where B = S."""
+
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
+
+_NO_IDS = {
+    "attention_mask",
+    "bbox",
+    "cache_position",
+    "decoder_attention_mask",
+    "key_padding_mask",
+    "labels",
+    "mask",
+    "padding_mask",
+    "position_ids",
+    "src_key_padding_mask",
+    "targets",
+    "token_type_ids",
+}
+"""Whole numbers of tokens that are no vocabulary ids."""
 
 _PADDING = ("attention_mask", "src_key_padding_mask", "tgt_key_padding_mask", "key_padding_mask")

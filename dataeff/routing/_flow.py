@@ -1,7 +1,7 @@
 """What the hooks of a route do in a forward pass: tokens go into layers, and around them."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import attrs
@@ -10,10 +10,20 @@ from torch import nn
 
 from dataeff.routers import Chosen
 from dataeff.routing import _probe
-from dataeff.routing._adapters import Kept, arguments, heads, is_packed, padding, travel, without_cache
-from dataeff.routing._meter import whole_input
+from dataeff.routing._adapters import (
+    Kept,
+    arguments,
+    heads,
+    is_packed,
+    padding,
+    torch_heads,
+    travel,
+    vocabulary_ids,
+    without_cache,
+)
+from dataeff.routing._meter import hidden_states, whole_input
 from dataeff.routing._outputs import hidden_of, with_hidden
-from dataeff.routing._passes import Pass, Passes, in_backward
+from dataeff.routing._passes import Found, Pass, Passes, in_backward
 from dataeff.routing._residual import merge
 from dataeff.routing._route import Route
 
@@ -28,8 +38,34 @@ class _Inside(NamedTuple):
     taken: Tensor
     chosen: Chosen
     seq: int
-    moved: list[tuple[Any, Any]]
-    """What came with the tokens, and what was made of it."""
+    moved: list[tuple[str, tuple[Any, Any]]]
+    """What came with the tokens by its argument, and what was made of it."""
+
+
+class _Given(NamedTuple):
+    """What a layer is called with."""
+
+    name: str
+    layer: nn.Module
+    x: Tensor
+    """Its hidden states, (B, S, C)."""
+    hidden: Tensor
+    """The same as the model has them."""
+    values: dict[str, Any]
+    """All arguments by name, the first of them by position."""
+    by_position: int
+
+    def with_tokens(
+        self, hidden: Tensor, travels: Callable[[str, Any], Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments for other hidden states."""
+        made = {
+            argument: hidden if value is self.hidden else travels(argument, value)
+            for argument, value in self.values.items()
+        }
+        values, names = list(made.values()), list(made)
+        n = self.by_position
+        return tuple(values[:n]), dict(zip(names[n:], values[n:], strict=True))
 
 
 @attrs.define(eq=False, slots=False)
@@ -60,13 +96,17 @@ class Flow:
     _inside: dict[str, _Inside] = attrs.field(factory=dict, init=False, repr=False)
     """By the layer that a segment begins with."""
     _checked: set[str] = attrs.field(factory=set, init=False, repr=False)
+    _looks: dict[str, int] = attrs.field(factory=dict, init=False, repr=False)
+    """How often each layer dropped tokens before it could be checked."""
     _awaits: bool = attrs.field(default=False, init=False, repr=False)
     """Whether a training pass began and no routed layer was called yet."""
+    _moment: Tensor | None = attrs.field(default=None, init=False, repr=False)
+    """The step and the micro-batch that calls are counted in."""
 
     def __attrs_post_init__(self) -> None:
         layers, self._scope, self._wants = self.route.layers, self.route._scope, self.route._wants
         self._names = {name: arguments(layer) for name, layer in layers.items()}
-        self._heads = {name: heads(layer) for name, layer in layers.items()}
+        self._heads = {name: (torch_heads(layer), heads(layer)) for name, layer in layers.items()}
         self._segments = _segments(layers, alone=self._scope == "layer")
         self._ends = {begin: name for name, begin in self._segments.items()}  # the last one wins
         self._places = {begin: place for place, begin in enumerate(self._ends)}
@@ -80,7 +120,6 @@ class Flow:
         return self.__dict__ | {
             "_calls": {},
             "_inside": {},
-            "_passes": Passes(),
             "_tokens": None,
             "_awaits": False,
         }
@@ -95,6 +134,7 @@ class Flow:
             for ride in self.route._rides:
                 ride.keep_out_of_the_graph()
             self._awaits, self._shape = model.training, None
+            self._passes.begin()
         self.route._kept.clear()
         self._calls.clear()
         self._inside.clear()
@@ -107,10 +147,9 @@ class Flow:
             device = self.route._now.device if first is None else first.device
             self.route._now = self.route._now.to(device) + torch.tensor((0, 1), device=device)
         if "tokens" in self._wants:
-            self._tokens = first
+            self._tokens = vocabulary_ids(arguments(model), args, kwargs)
         if first is None or compiling:
             return None
-        self._passes.again = None
         self.mark(name, model, args, kwargs)
         if first.dim() < 2 or self.route._asked is None or self.route._asked >= first.shape[1]:
             return None
@@ -119,9 +158,16 @@ class Flow:
 
     def end(self, name: str, model: nn.Module, args: Any, output: Any) -> None:
         """The root model's forward ends; it has not failed."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or in_backward():
             return
         self._shape = None
+        for begin in self._inside:
+            if self._scope == "span":
+                raise RuntimeError(
+                    f"{self.route.router!r} has tokens go around all layers from {begin!r} to "
+                    f"{self._ends[begin]!r}, and the last did not run after the first: they are lost. Give "
+                    "layers in the order in which they run, without one that is left out at times"
+                )
         if self._awaits:
             self._awaits = False
             warnings.warn(
@@ -132,7 +178,7 @@ class Flow:
 
     def mark(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a block that is not routed: remember whose input it is, or learn whose is run again."""
-        x = _first(args, kwargs)
+        x = hidden_states(args, kwargs) if name else _first(args, kwargs)
         if not layer.training or x is None:
             return
         compiling = torch.compiler.is_compiling()
@@ -141,7 +187,8 @@ class Flow:
         if compiling:
             return
         if in_backward():
-            if self._passes.find(name, x) is None and self._stood_in is not None:
+            found = self._passes.find(name, x)
+            if self._stood_in is not None and not (found and found.first):
                 raise self._cut(self._stood_in)
             self._stood_in = None
         else:
@@ -154,40 +201,36 @@ class Flow:
             self._inside.pop(self._segments[name], None)
             return None
         names = self._names[name]
-        given = dict(zip(names + [f"*args[{i}]" for i in range(len(args))], args, strict=False)) | kwargs
-        first = names[0] if names and names[0] in given else next(iter(given), "none")
-        hidden = given.get(first)
+        values = dict(zip(names + [f"*args[{i}]" for i in range(len(args))], args, strict=False)) | kwargs
+        first = names[0] if names and names[0] in values else next(iter(values), "none")
+        hidden = values.get(first)
         if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.is_nested:
             got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
             raise ValueError(f"layer {name!r}: its first argument, {first!r}, is {got}; expected (B, S, C)")
-        x = self._turned(hidden)
-        inside = self._into(name, layer, x, given, hidden)
+        given = _Given(name, layer, self._turned(hidden), hidden, values, len(args))
+        inside = self._into(given)
         if layer.training and (torch.compiler.is_compiling() or not in_backward()):
             self.route._meter.add(name, hidden if inside is None else self._turned(inside.taken))
         if inside is None:
             return None
-        kept = Kept(inside.chosen.ids, len(x), inside.seq, self._heads[name], self.route.batch_first)
-        for argument, value in given.items():
-            if value is hidden:
-                given[argument] = self._turned(inside.taken)
-            else:
-                given[argument] = self._travel(argument, value, kept, inside.moved)
-        values = list(given.values())
-        return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+        kept = self._kept(given, inside.chosen.ids, inside.seq)
 
-    def _into(
-        self, name: str, layer: nn.Module, x: Tensor, given: Mapping[str, Any], hidden: Tensor
-    ) -> _Inside | None:
+        def travels(argument: str, value: Any) -> Any:
+            return self._travel(argument, value, kept, inside.moved)
+
+        return given.with_tokens(self._turned(inside.taken), travels)
+
+    def _kept(self, given: _Given, ids: Tensor, seq: int) -> Kept:
+        own, any_heads = self._heads[given.name]
+        return Kept(ids, len(given.x), seq, own, self.route.batch_first, any_heads)
+
+    def _into(self, given: _Given) -> _Inside | None:
         """What goes into a layer of what comes: (B, S, C) where a segment begins, else (B, K, C)."""
+        name, x = given.name, given.x
         segment, again = self._segments[name], not torch.compiler.is_compiling() and in_backward()
-        call = self._calls.get(name, 0)
-        self._calls[name] = call + 1
-        own, found = Pass(self.route._now, self.route._keep_now(), call), True
-        if again:
-            known = self._passes.find(name, x)
-            own, found = known or self._passes.again or own, known is not None
+        own, first = self._again(name, x) if again else (self._asked(name), False)
         if name != segment:
-            if found and own.chosen is not None:
+            if first and own.chosen is not None:
                 self._inside[segment] = _Inside(None, x, own.chosen, own.seq, [])
             inside = self._inside.get(segment)
             if inside is None:
@@ -196,7 +239,7 @@ class Flow:
             own = own._replace(chosen=inside.chosen, seq=inside.seq)
         else:
             self._inside.pop(segment, None)
-            inside = self._begin_segment(name, layer, x, given, own, hidden)
+            inside = self._begin_segment(given, own)
             if inside is not None and self._scope != "layer":
                 own = own._replace(chosen=inside.chosen, seq=inside.seq)
         if not again:
@@ -206,32 +249,45 @@ class Flow:
                 self.route._kept[name] = inside.chosen.ids
         return inside
 
-    def _begin_segment(
-        self,
-        name: str,
-        layer: nn.Module,
-        x: Tensor,
-        given: Mapping[str, Any],
-        own: Pass,
-        hidden: Tensor,
-    ) -> _Inside | None:
+    def _asked(self, name: str) -> Pass:
+        if not torch.compiler.is_compiling() and self._moment is not self.route._now:
+            self._moment = self.route._now  # a step may begin without the model's own forward
+            self._calls.clear()
+        call = self._calls.get(name, 0)
+        self._calls[name] = call + 1
+        return Pass(self.route._now, self.route._keep_now(), call)
+
+    def _again(self, name: str, x: Tensor) -> Found:
+        """What the forward pass asked of a layer that is run again in the backward pass."""
+        found = self._passes.find(name, x)
+        if found is None and self.route._keep_now() < x.shape[1]:
+            raise RuntimeError(
+                f"layer {name!r} is run again in the backward pass, and it can't be told of which forward "
+                "pass, so which tokens it is to get: say checkpoint(..., use_reentrant=False), or checkpoint "
+                "the layer itself, with another input tensor in each pass"
+            )
+        return found or Found(Pass(self.route._now, self.route._keep_now()), True)
+
+    def _begin_segment(self, given: _Given, own: Pass) -> _Inside | None:
+        x = given.x
         looks = self.route.check and not torch.compiler.is_compiling() and not in_backward()
         seq = x.shape[1]
         if looks and self._shape is not None and x.shape[:2] == self._shape[::-1] != self._shape:
             raise ValueError(
-                f"layer {name!r} gets {tuple(hidden.shape)}, and the model was called with {self._shape}: "
-                f"say attach(..., batch_first={not self.route.batch_first})"
+                f"layer {given.name!r} gets {tuple(given.hidden.shape)}, and the model was called with "
+                f"{self._shape}: say attach(..., batch_first={not self.route.batch_first})"
             )
         if own.keep >= seq:
             return None
         if looks:
-            self._look(name, layer, x, given, hidden)
-        chosen = own.chosen or self._choose(name, layer, x, given, own)
+            self._look(given)
+        chosen = own.chosen or self._choose(given, own)
         back = x if self._scope != "input" else None
-        inside = self._inside[name] = _Inside(back, chosen.take(x), chosen, seq, [])
+        inside = self._inside[given.name] = _Inside(back, chosen.take(x), chosen, seq, [])
         return inside
 
-    def _choose(self, name: str, layer: nn.Module, x: Tensor, given: Mapping[str, Any], own: Pass) -> Chosen:
+    def _choose(self, given: _Given, own: Pass) -> Chosen:
+        name, layer, x, values = given.name, given.layer, given.x, given.values
         batch, seq = x.shape[:2]
         asked: dict[str, Any] = {}
         if "key" in self._wants:
@@ -243,7 +299,7 @@ class Flow:
         if "hidden" in self._wants:
             asked["hidden"] = x
         if "valid" in self._wants:
-            asked["valid"] = padding(given, batch, seq)
+            asked["valid"] = padding(values, batch, seq)
         if "tokens" in self._wants:
             asked["tokens"] = self._tokens_of(batch, seq)
         if "gate" in self._wants:
@@ -255,47 +311,53 @@ class Flow:
 
     def _tokens_of(self, batch: int, seq: int) -> Tensor:
         tokens = self._tokens
-        if tokens is None or tokens.is_floating_point() or tuple(tokens.shape) != (batch, seq):
-            got = "none" if tokens is None else f"{tokens.dtype} of shape {tuple(tokens.shape)}"
+        if tokens is None or tuple(tokens.shape) != (batch, seq):
+            got = "none that can be told" if tokens is None else f"{tuple(tokens.shape)}"
             raise ValueError(
-                f"{self.route.router!r} needs the vocabulary ids of ({batch}, {seq}) tokens; the first "
-                f"tensor that the model was called with is {got}"
+                f"{self.route.router!r} needs the vocabulary ids of ({batch}, {seq}) tokens; the model was "
+                f"called with {got}: give them as input_ids=, or as its first argument"
             )
         return tokens
 
-    def _travel(self, argument: str, value: Any, kept: Kept, moved: list[tuple[Any, Any]]) -> Any:
+    def _travel(self, argument: str, value: Any, kept: Kept, moved: list[tuple[str, tuple[Any, Any]]]) -> Any:
         known = Tensor if torch.compiler.is_compiling() else (Tensor, tuple, dict)  # it cannot compare others
         if not isinstance(value, known):
             return travel(argument, value, kept, self.route.token_args)
-        for before, after in moved:  # layers of a segment are given the same objects
-            if before is value:
+        for name, (before, after) in moved:  # layers of a segment are given the same objects
+            if name == argument and before is value:
                 return after
-        moved.append((value, travel(argument, value, kept, self.route.token_args)))
-        return moved[-1][1]
+        moved.append((argument, (value, travel(argument, value, kept, self.route.token_args))))
+        return moved[-1][1][1]
 
-    def _look(self, name: str, layer: nn.Module, x: Tensor, given: Mapping[str, Any], hidden: Tensor) -> None:
-        """Refuse, before it first drops tokens, a layer that would take kept tokens for neighbours."""
-        if name in self._checked:
-            return
-        self._checked.add(name)
-        if is_packed(given):
-            return
-        plain = getattr(layer, "_orig_mod", layer)
+    def _look(self, given: _Given) -> None:
+        """Refuse, before it first drops tokens, a layer that would take kept tokens for neighbours.
 
-        def run(ids: Tensor) -> Tensor:
-            kept = Kept(ids[:1], len(x), x.shape[1], self._heads[name], self.route.batch_first)
+        Where that cannot be told yet, it is tried again ever more rarely.
+        """
+        name = given.name
+        looks = self._looks.get(name, 0) + 1
+        if name in self._checked or is_packed(given.values):
+            return
+        if looks & (looks - 1):
+            self._looks[name] = looks
+            return
+        plain = getattr(given.layer, "_orig_mod", given.layer)
+
+        def run(x: Tensor, ids: Tensor, forward: Callable[..., Any]) -> Tensor:
+            kept = self._kept(given, ids[:1], x.shape[1])
             taken = x.gather(1, ids.unsqueeze(-1).expand_as(x))
-            arguments = {
-                argument: self._turned(taken)
-                if value is hidden
-                else travel(argument, value, kept, self.route.token_args)
-                for argument, value in given.items()
-            }
-            positional = [arguments.pop(argument) for argument in list(arguments) if argument.startswith("*")]
-            out = hidden_of(plain.forward(*positional, **arguments))
+            args, kwargs = given.with_tokens(
+                self._turned(taken),
+                lambda argument, value: travel(argument, value, kept, self.route.token_args),
+            )
+            out = hidden_of(forward(*args, **kwargs))
             return taken if out is None else self._turned(out)
 
-        _probe.check(name, plain, x, run, router=self.route.router)
+        first, router = self.route.batch_first, self.route.router
+        told = _probe.check(name, plain, given.x, run, router=router, batch_first=first)
+        self._looks[name] = looks  # of a layer that was refused it is tried in each pass
+        if told:
+            self._checked.add(name)
 
     def leave(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
         """After a layer: put its output among the tokens that bypassed it, where its segment ends."""
@@ -319,7 +381,7 @@ class Flow:
             del self._inside[segment]
             if self._scope != "input":
                 y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
-        return with_hidden(output, self._turned(y), inside.moved)
+        return with_hidden(output, self._turned(y), [pair for _, pair in inside.moved])
 
     def _all(self, name: str, inside: _Inside, y: Tensor) -> Tensor:
         """The hidden states that a segment began with, in the dtype that it ends with."""

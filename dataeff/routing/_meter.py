@@ -85,6 +85,21 @@ def whole_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tenso
     return next(iter([*ids, *tensors]), None)
 
 
+def hidden_states(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
+    """What goes through a block: what is called so, else the first tensor (B, S, C), else the first.
+
+    Examples:
+        >>> x, mask = torch.zeros(2, 16, 8), torch.ones(2, 1, 16, 16)
+        >>> hidden_states((), {"attention_mask": mask, "x": x}) is x
+        True
+    """
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    named = kwargs.get("hidden_states")
+    if isinstance(named, torch.Tensor):
+        return named
+    return next(iter([*(t for t in tensors if t.dim() == 3), *tensors]), None)
+
+
 def extent(shape: Any, *, batch_first: bool = True) -> tuple[int, int, int]:
     """Rows, tokens, and pairs of tokens of one row, in a tensor of `shape`: (B, S), (B, S, C) or (S, B, C).
 

@@ -1,98 +1,139 @@
 """Does a layer know where its tokens stand but by its arguments?"""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_map_only
 
-_SHARE = {torch.float64: 1e-3, torch.float32: 1e-2}  # of a layer's change; of 16 bits, a tenth
+Tensor = torch.Tensor
+Run = Callable[[Tensor, Tensor, Callable[..., Any]], Tensor]
+_SHARE = 1e-4  # of what the other tokens do to the last one. Rotary positions in fresh weights: 2e-3 and more
+_HALF = 0.1  # the same where a layer runs in 16 bits alone
+_NOISE = 16  # roundings of an output that are no change of it
+_HALVES = (torch.float16, torch.bfloat16)
 
 
 def check(
-    name: str,
-    layer: nn.Module,
-    hidden: torch.Tensor,
-    run: Callable[[torch.Tensor], torch.Tensor],
-    *,
-    router: Any,
-) -> None:
-    """Raise ValueError for a layer that would take kept tokens for neighbours; as `reads_places`.
+    name: str, layer: nn.Module, hidden: Tensor, run: Run, *, router: Any = None, batch_first: bool = True
+) -> bool:
+    """Raise ValueError for a layer that would take kept tokens for neighbours.
 
-    Or, for a router that lets tokens see later ones, for a causal one.
+    Or, for a router that lets tokens see later ones, for a causal one; or for one whose samples are taken for
+    tokens. Gives whether it could be told: not where the last token's output does not depend on the other
+    tokens at all, as while weights are zero.
+
+    All tokens but the last change places, and what goes with them too. A layer that attends, causally or not,
+    gives the last token the same: it sees the same tokens. One that computes rotary positions, a window, a
+    recurrence or a convolution by itself does not.
+
+    `run(hidden, ids, forward)` gives what `layer` makes of the tokens `ids`, (B, S), of hidden states
+    (B, S, C), where `forward` is called as its forward is. Layers run in evaluation mode and without
+    gradients; those of 16 bits are run in 32, which tell more.
 
     Examples:
         >>> x = torch.randn(1, 5, 4)
-        >>> check("rnn", nn.Identity(), x, lambda ids: x[:, ids[0]].roll(1, 1), router=None)
+        >>> check("sum", nn.Identity(), x, lambda x, ids, _: x[:, ids[0]].cumsum(1))
+        True
+        >>> check("shift", nn.Identity(), x, lambda x, ids, _: x[:, ids[0]].roll(1, 1))
         Traceback (most recent call last):
         ...
-        ValueError: layer 'rnn' knows by itself where its tokens stand: with the others in another order, ...
+        ValueError: layer 'shift' knows by itself where its tokens stand: with the others in another ...
     """
-    if reads_places(layer, hidden, run):
+    batch, seq = hidden.shape[:2]
+    if seq < 3 or not batch or hidden.is_meta:
+        return False
+    places = torch.arange(seq, device=hidden.device)
+    turned = torch.cat([places[:-1].flip(0), places[-1:]])
+    others_alike = torch.cat([places[:-1] * 0, places[-1:]])
+    orders = [places, turned, others_alike] + [places * 0] * getattr(router, "looks_ahead", False)
+    (before, after, alike, *first), share = _ends(layer, run, [(hidden, order) for order in orders])
+    noise = _noise(before[:, -1])
+    gap, reach = ((other[:, -1] - before[:, -1]).norm(dim=-1).double() for other in (after, alike))
+    if bool((gap > share * reach + noise).any()):
         raise ValueError(
             f"layer {name!r} knows by itself where its tokens stand: with the others in another order, "
             "its last token comes out differently. It would take kept tokens for neighbours (it computes "
             "positions, a window, a convolution or a recurrence). Give it positions as an argument, "
             "leave it out (layers=[...]), or, if that is meant, say attach(..., check=False)"
         )
-    if getattr(router, "looks_ahead", False) and is_causal(layer, hidden, run):
+    tells = bool((reach > noise).any())
+    if tells and first and bool(((first[0] - before)[:, 0].norm(dim=-1) <= _noise(before[:, 0])).all()):
         raise ValueError(
             f"layer {name!r} is causal, and {router!r} lets tokens see later ones; take another one"
         )
+    if not tells and batch > 1:
+        (mixed,), _ = _ends(layer, run, [(hidden[-1:].expand_as(hidden), places)])
+        if bool(((mixed - before)[-1].norm(dim=-1) > _noise(before[-1])).any()):
+            raise ValueError(
+                f"layer {name!r} mixes samples and not tokens, as hidden states are laid out: say "
+                f"attach(..., batch_first={not batch_first})"
+            )
+    return tells
 
 
-def reads_places(layer: nn.Module, hidden: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor]) -> bool:
-    """Whether the last token's output changes when all others change places, and what goes with them too.
-
-    A layer that attends, causally or not, gives the last token the same: it sees the same tokens. One that
-    computes rotary positions, a window, a recurrence or a convolution by itself does not, and would take
-    kept tokens for neighbours.
-
-    `run(ids)` gives what `layer` makes of the tokens `ids` of `hidden`, (B, S, C). Nothing is recorded: no
-    gradient, no statistics, no dropout.
-
-    Examples:
-        >>> x = torch.randn(1, 5, 4)
-        >>> reads_places(nn.Identity(), x, lambda ids: x[:, ids[0]] + x.mean(1, keepdim=True))
-        False
-        >>> reads_places(nn.Identity(), x, lambda ids: x[:, ids[0]] + x[:, ids[0]].roll(1, 1))
-        True
-    """
-    order = torch.arange(hidden.shape[1], device=hidden.device)
-    return _differs(layer, hidden, run, torch.cat([order[:-1].flip(0), order[-1:]]), -1)
+def _noise(output: Tensor) -> Tensor:
+    size: Tensor = output.norm(dim=-1).double()
+    return size * (_NOISE * torch.finfo(output.dtype).eps)
 
 
-def is_causal(layer: nn.Module, hidden: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor]) -> bool:
-    """Whether the first token's output stays as it is when all others become the first; as `reads_places`.
+def _ends(layer: nn.Module, run: Run, inputs: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], float]:
+    """The first and the last token's output for each input, (B, 2, C); which share of a change is one."""
+    hidden = inputs[0][0]
 
-    Examples:
-        >>> x = torch.randn(1, 5, 4)
-        >>> is_causal(nn.Identity(), x, lambda ids: x[:, ids[0]].cumsum(1))
-        True
-        >>> is_causal(nn.Identity(), x, lambda ids: x[:, ids[0]].sum(1, keepdim=True).expand_as(x))
-        False
-    """
-    return not _differs(layer, hidden, run, torch.zeros(hidden.shape[1]).long().to(hidden.device), 0)
+    def each(forward: Callable[..., Any]) -> list[Tensor]:
+        return [run(x, order.expand(len(x), -1), forward)[:, [0, -1]] for x, order in inputs]
+
+    half = torch.is_autocast_enabled(hidden.device.type) or hidden.dtype in _HALVES
+    with torch.no_grad(), _disable_current_modes(), _evaluating(layer), _without_tf32():
+        if half:
+            try:
+                return each(_in_32_bits(layer, hidden.device.type)), _SHARE
+            except (RuntimeError, TypeError, NotImplementedError):  # it is made for 16 bits alone
+                pass
+        return each(layer.forward), _HALF if half else _SHARE
 
 
-def _differs(
-    layer: nn.Module,
-    hidden: torch.Tensor,
-    run: Callable[[torch.Tensor], torch.Tensor],
-    order: torch.Tensor,
-    token: int,
-) -> bool:
-    """Whether the output at a place changes with the tokens in another order; more than rounding does."""
-    usual = torch.arange(hidden.shape[1], device=hidden.device)
-    with torch.no_grad(), _disable_current_modes(), _evaluating(layer):
-        before, after = (run(ids.expand(len(hidden), -1))[:, token].double() for ids in (usual, order))
-    change = (before - hidden.detach()[:, token].double()).norm(dim=-1)
-    half = torch.is_autocast_enabled(hidden.device.type) or hidden.dtype not in _SHARE
-    noise = 64 * torch.finfo(hidden.dtype).eps * before.norm(dim=-1)
-    share = 0.1 if half else _SHARE[hidden.dtype]
-    return bool(((after - before).norm(dim=-1) > share * change + noise).any())
+def _in_32_bits(layer: nn.Module, device: str) -> Callable[..., Any]:
+    class Forward(nn.Module):  # around the layer's hooks
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return self.layer.forward(*args, **kwargs)
+
+    def wide(x: Tensor) -> Tensor:
+        return x.float() if x.dtype in _HALVES else x
+
+    plain, weights = Forward(), itertools.chain(layer.named_parameters(), layer.named_buffers())
+    widened = {f"layer.{name}": wide(weight) for name, weight in weights if weight.dtype in _HALVES}
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tree_map_only(Tensor, wide, (args, kwargs))
+        with torch.autocast(device, enabled=False):
+            return functional_call(plain, widened, args, kwargs)
+
+    return forward
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by the other interface
+        yield
+        return
+    try:
+        torch.set_float32_matmul_precision("highest")
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

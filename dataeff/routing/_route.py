@@ -142,7 +142,7 @@ class Route:
         found = sorted(
             {_as_count(amount, "at some step") for amount in amounts(as_pace(self.keep))}, reverse=True
         )
-        before = self._step, self._asked, self._now, self._meter
+        before = self._step, self._asked, self._now, self._meter, self._state
         with torch.random.fork_rng():
             try:
                 self._meter = Meter(self.batch_first)
@@ -150,7 +150,7 @@ class Route:
                     self._asked = amount
                     run()
             finally:
-                self._step, self._asked, self._now, self._meter = before
+                self._step, self._asked, self._now, self._meter, self._state = before
                 self._kept.clear()
         return found
 
