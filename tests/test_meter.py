@@ -640,3 +640,35 @@ def test_the_clock_is_what_hooks_in_every_layer_count(seed):
     assert clock.tokens == tokens
     assert clock.layer_tokens == sum(done for done, _ in count.layers.values())
     assert clock.flops + gates == pytest.approx(total, rel=0.01)
+
+
+def test_blocks_that_are_called_by_keywords_with_the_mask_first_are_counted_by_their_hidden_states():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x, attention_mask):
+            return x + self.linear(x)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(Masked() for _ in range(4))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(attention_mask=torch.ones(2, 1, 12, 12), x=x)
+            return x
+
+    model, x = Model(), torch.randn(2, 12, 8)
+    route = attach(model, keep=6, seed=1)
+    model(x)
+    layers = route.processed().layers
+    assert layers["layers.0"] == (2 * 12, 2 * 12 * 12)
+    assert layers["layers.1"] == (2 * 6, 2 * 6 * 6)
+    route.remove()
+    cost = flops.measured(model, x[:1])
+    assert (
+        cost(Processed(2, 24, {f"layers.{i}": (24, 288) for i in range(4)})) == 24 * (4 + 3 * 6) * 64
+    )  # of the first, x has no gradient

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from dataeff.routing import Meter
+from dataeff.routing._meter import hidden_states
 from dataeff.routing._passes import in_backward
 
 
@@ -81,8 +82,9 @@ class _Apart:
     counted: dict[str, tuple[int, int]]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for x in tensors((args, kwargs))[:1]:
-            self.meter.add(self.name, x)
+        x = hidden_states(args, kwargs)
+        for found in tensors((args, kwargs))[:1] if x is None else [x]:
+            self.meter.add(self.name, found)
         cut = _Cut({}, {})
         args, kwargs = _mapped(cut, args), _mapped(cut, kwargs)
         with _counter(self.block) as counter:
