@@ -236,11 +236,11 @@ def test_timing_needs_finished_runs(tmp_path):
         _timed.measure(_study.load("images", "toy"), tmp_path)
 
 
-def made(arm, fraction, seed, loss, **totals):
+def made(arm, fraction, seed, loss, work=None, **totals):
     counts = {"tokens": 100 * fraction, "flops": 100 * fraction, "seconds": 10 * fraction} | totals
     config = {"arm": {"metric": None, "router": "span", "budget": "tokens"}}
     config["arm"] |= {"lengths": None, "sampler": "shuffled"}
-    config["settings"] = {"layers": 8}
+    config["settings"] = {"layers": 8, "work": work or arm}
     counts = {"layer_tokens": 7 * counts["tokens"]} | counts
     own = {"arm": arm, "fraction": fraction, "seed": seed, "config": config}
     own |= {"fluctuations": 0, "diverged": False, "parameters": 10}
@@ -277,6 +277,18 @@ def test_a_factor_is_how_much_less_is_needed_for_the_baselines_loss():
     found = analysis.factor(LINE + arm, "a", "tokens")
     assert (found.times.mean, found.bound) == (pytest.approx(math.sqrt(2)), "")
     assert found.times.half == pytest.approx(0, abs=1e-9)
+
+
+def test_a_factor_is_of_the_best_learning_rate_at_each_share():
+    half = [made("a", 0.5, s, 5.5 + 0.01 * s) for s in (1, 2, 3)]
+    whole = [made("a", 1.0, s, 5.2 + 0.01 * s) for s in (1, 2, 3)]
+    better = [made("a_rate", 1.0, s, 4.5 + 0.01 * s, work="a") for s in (1, 2, 3)]
+    assert analysis.alike(half + whole + better, "a") == half + better
+    assert analysis.alike(half + whole + better[:2], "a") == half + whole, "fewer seeds"
+    found = analysis.factor(LINE + half + whole + better, "a", "tokens")
+    assert found.times.mean == pytest.approx(math.sqrt(2))
+    rows = _tables.factors(LINE + half + whole + better).splitlines()
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| `a`, `a_rate`"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the finished runs of a study say: intervals over seeds, and comparisons at equal cost."""
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -85,15 +86,31 @@ def grouped(results: Iterable[Result]) -> dict[tuple[str, float], list[Result]]:
 
 
 def reference(results: Iterable[Result]) -> dict[float, list[Result]]:
-    """The best baseline at each share of the data, by its mean loss, of those with the most seeds.
+    """The best baseline at each share of the data.
 
     Arms whose names begin with "baseline" differ in their learning rate or batch size alone, and the paper's
     are not always the best.
     """
+    return _best(run for run in results if run["arm"].startswith(BASELINE))
+
+
+def alike(results: Sequence[Result], arm: str) -> list[Result]:
+    """An arm at the best of its learning rates at each share of the data."""
+    own = {_but_the_rate(run) for run in results if run["arm"] == arm}
+    found = _best(run for run in results if _but_the_rate(run) in own)
+    return [run for runs in found.values() for run in runs]
+
+
+def _but_the_rate(run: Result) -> str:
+    config = run["config"]
+    return json.dumps([config["arm"] | {"rate": 1}, config["settings"] | {"scaled": True}], sort_keys=True)
+
+
+def _best(results: Iterable[Result]) -> dict[float, list[Result]]:
+    """At each share of the data the arm with the least mean loss, of those with the most seeds."""
     shares: dict[float, list[list[Result]]] = defaultdict(list)
-    for (arm, fraction), runs in grouped(results).items():
-        if arm.startswith(BASELINE):
-            shares[fraction].append(runs)
+    for (_, fraction), runs in grouped(results).items():
+        shares[fraction].append(runs)
     return {
         share: min((runs for runs in arms if len(runs) == max(map(len, arms))), key=_mean_loss)
         for share, arms in shares.items()
@@ -144,14 +161,14 @@ class Factor:
 def factor(results: Sequence[Result], arm: str, axis: str) -> Factor | None:
     """How many times less an arm needs than the baseline with all data, to be as good; over seeds.
 
-    A seed counts if the arm was trained with it, and the best baseline with all of the data. Between runs of
-    the arm at several shares of the data its value is linear over the logarithm of the cost. The bound is
-    ">=" where its cheapest run was as good already, "<" where its dearest was not. None if no seed counts,
-    or where runs at one share alone were not as good.
+    A seed counts if the arm was trained with it, and the best baseline with all of the data. Both are at the
+    best of their learning rates. Between runs of the arm at several shares of the data its value is linear
+    over the logarithm of the cost. The bound is ">=" where its cheapest run was as good already, "<" where
+    its dearest was not. None if no seed counts, or where runs at one share alone were not as good.
     """
     cost, found, bounds = consumed(axis), [], set()
     full = {run["seed"]: run for run in reference(results).get(1.0, [])}
-    lines = _lines((run for run in results if run["arm"] == arm), cost, loss)
+    lines = _lines(alike(results, arm), cost, loss)
     several = any(len(line) > 1 for seed, line in lines.items() if seed in full)
     for seed, line in lines.items():
         if seed in full and (len(line) > 1 or not several):

@@ -24,7 +24,8 @@ MAIN = (
     "random_ltd",
     "composed",
     "composed_longest",
-    "composed_voc_layers",
+    "composed_longest_twice_rate",
+    "composed_voc_drop_layers",
 )
 MISSING = "*No result yet.*"
 

@@ -13,6 +13,8 @@ from tests.benchmarks.study._study import Study
 
 AXES = {"tokens": "data", "flops": "FLOPs", "seconds": "time"}
 EQUAL = AXES | {"samples": "samples"}
+RATES = ("baseline", "baseline_twice_rate", "baseline_half_rate")
+"""The baselines that were tried at all sizes."""
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -67,10 +69,13 @@ def pretraining(results: Sequence[Result]) -> str:
 def factors(results: Sequence[Result]) -> str:
     """How many times less each arm needs to be as good as the baseline with all of the data."""
     rows = [("arm", "seeds", *(f"times less {AXES[axis]}" for axis in AXES))]
+    told: set[str] = set()
     for arm in dict.fromkeys(run["arm"] for run in results if not run["arm"].startswith(BASELINE)):
         found = [factor for axis in AXES if (factor := analysis.factor(results, arm, axis))]
-        if found:
-            rows.append((titled(arm), str(found[0].times.seeds), *map(str, found)))
+        names = list(dict.fromkeys(run["arm"] for run in analysis.alike(results, arm)))
+        if found and not told & set(names):
+            told |= set(names)
+            rows.append((", ".join(map(titled, names)), str(found[0].times.seeds), *map(str, found)))
     return markdown(rows)
 
 
@@ -138,16 +143,18 @@ def scaling(sizes: Sequence[Sequence[Result]], arm: str = "composed") -> str:
     y: list[float] = []
     bounds = ""
     for results in sizes:
-        alike = [run for run in results if run["arm"] in (BASELINE, arm) and run["fraction"] in (0.5, 1.0)]
-        by, own = analysis.grouped(alike), analysis.factor(alike, arm, "tokens")
-        if own is None or not {(BASELINE, 1.0), (arm, 0.5), (arm, 1.0)} <= set(by):
+        baselines = [run for run in results if run["arm"] in RATES]
+        arms = [run for run in analysis.alike(results, arm) if run["fraction"] in (0.5, 1.0)]
+        by, own = analysis.grouped(arms), analysis.factor([*baselines, *arms], arm, "tokens")
+        whole = analysis.reference(baselines).get(1.0)
+        if own is None or whole is None or len(by) < 2:
             return ""
         x += [results[0]["parameters"]] * len(own.values)
         y += own.values
         bounds += own.bound
+        shares = sorted(by, key=lambda key: key[1])
         losses = (
-            str(analysis.estimate(map(analysis.loss, by[key])))
-            for key in ((BASELINE, 1.0), (arm, 0.5), (arm, 1.0))
+            str(analysis.estimate(map(analysis.loss, runs))) for runs in (whole, *(by[key] for key in shares))
         )
         rows.append((f"{x[-1]:,}", str(own.times.seeds), *losses, str(own)))
     if bounds:
