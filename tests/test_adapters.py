@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dataeff.routing import Kept, padding, travel
-from dataeff.routing._adapters import without_cache
+from dataeff.routing._adapters import heads, torch_heads, without_cache
 
 BATCH, SEQ, HEADS = 3, 8, 2
 IDS = torch.tensor([[0, 3, 7], [1, 2, 5], [2, 3, 4]])
@@ -81,6 +81,7 @@ def test_what_is_not_aligned_stays(name, shape):
     [
         ("attention_mask", (BATCH, 1, 2, 5)),
         ("position_ids", (BATCH, 5)),
+        ("positions", (BATCH, 2, SEQ)),
         ("position_embeddings", (5, 6)),
         ("position_embeddings", (BATCH, 5, 6)),
         ("encoder_attention_mask", (BATCH, 1, 5, 4)),
@@ -95,11 +96,34 @@ def test_a_known_argument_of_another_shape_is_refused_by_name(name, shape):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"), [("attn_mask", (SEQ, SEQ)), ("cos", (SEQ, 6)), ("alibi", (2, 1, SEQ))]
+    ("name", "shape"),
+    [
+        ("attn_mask", (SEQ, SEQ)),
+        ("cos", (SEQ, 6)),
+        ("alibi", (2, 1, SEQ)),
+        ("alibi", (BATCH, SEQ, SEQ)),  # of as many heads as there are samples
+        ("attn_mask", (2 * BATCH, SEQ, SEQ)),  # of heads, or of samples and heads: nothing tells
+    ],
 )
 def test_one_for_all_rows_without_a_batch_axis_is_refused(name, shape):
     with pytest.raises(ValueError, match=f"'{name}' has shape .* and no batch axis of 3 or 1"):
         travel(name, numbers(*shape), Kept(IDS, BATCH, SEQ), {})
+
+
+def test_heads_are_known_by_the_layers_attributes():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.n_heads = 6
+
+    assert heads(nn.Sequential(nn.Linear(2, 2), Attention())) == 6
+    assert torch_heads(Attention()) is None
+
+
+def test_a_mask_of_numbers_tells_padding_as_one_of_whole_numbers_does():
+    mask = torch.tensor([[1, 1, 0], [0, 1, 1]])
+    for same in (mask.float(), mask.float() * 1e4 - 1e4, mask.bool()):
+        assert torch.equal(padding({"attention_mask": same}, 2, 3), mask.bool())
 
 
 def test_a_mask_is_flat_or_square_by_its_name_where_shapes_do_not_tell():

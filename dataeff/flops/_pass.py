@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from dataeff.routing import Meter
-from dataeff.routing._meter import hidden_states
+from dataeff.routing._inputs import hidden_states
 from dataeff.routing._passes import in_backward
 
 

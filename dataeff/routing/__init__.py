@@ -2,7 +2,8 @@
 
 from dataeff.routing._adapters import Kept, padding, travel
 from dataeff.routing._attach import attach
-from dataeff.routing._meter import Meter, whole_input
+from dataeff.routing._inputs import whole_input
+from dataeff.routing._meter import Meter
 from dataeff.routing._route import Route, layer_tokens
 from dataeff.routing._stack import is_batch_first, named_blocks
 

@@ -134,33 +134,6 @@ def heads(layer: nn.Module) -> int | None:
     return next((count for count in known if isinstance(count, int)), None)
 
 
-def vocabulary_ids(
-    names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> torch.Tensor | None:
-    """The vocabulary ids that a model with arguments of such `names` is called with; None if not to be told.
-
-    Examples:
-        >>> ids, mask = torch.tensor([[5, 6]]), torch.tensor([[1, 1]])
-        >>> vocabulary_ids(["input_ids"], (), {"attention_mask": mask, "input_ids": ids}) is ids
-        True
-    """
-    given = dict(zip(names, args, strict=False)) | dict(kwargs)
-    known = {
-        name: value
-        for name, value in given.items()
-        if isinstance(value, Tensor)
-        and value.dim() == 2
-        and not value.is_floating_point()
-        and value.dtype != torch.bool
-        and name not in _NO_IDS
-    }
-    if "input_ids" in known:
-        return known["input_ids"]
-    by_position = [name for name in names[: len(args)] if name in known]
-    names = by_position or list(known)
-    return known[names[0]] if by_position or len(names) == 1 else None
-
-
 def is_packed(given: Mapping[str, Any]) -> bool:
     """Whether arguments say where packed documents begin.
 
@@ -416,21 +389,5 @@ _FLAT = {"attention_mask", "mask"}
 """Masks that are (B, S) rather than (S, S) where B = S."""
 
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
-
-_NO_IDS = {
-    "attention_mask",
-    "bbox",
-    "cache_position",
-    "decoder_attention_mask",
-    "key_padding_mask",
-    "labels",
-    "mask",
-    "padding_mask",
-    "position_ids",
-    "src_key_padding_mask",
-    "targets",
-    "token_type_ids",
-}
-"""Whole numbers of tokens that are no vocabulary ids."""
 
 _PADDING = ("attention_mask", "src_key_padding_mask", "tgt_key_padding_mask", "key_padding_mask")

@@ -18,10 +18,10 @@ from dataeff.routing._adapters import (
     padding,
     torch_heads,
     travel,
-    vocabulary_ids,
     without_cache,
 )
-from dataeff.routing._meter import hidden_states, whole_input
+from dataeff.routing._given import Given, given_to
+from dataeff.routing._inputs import first_tensor, hidden_states, vocabulary_ids, whole_input
 from dataeff.routing._outputs import hidden_of, with_hidden
 from dataeff.routing._passes import Found, Pass, Passes, in_backward
 from dataeff.routing._residual import merge
@@ -40,32 +40,6 @@ class _Inside(NamedTuple):
     seq: int
     moved: list[tuple[str, tuple[Any, Any]]]
     """What came with the tokens by its argument, and what was made of it."""
-
-
-class _Given(NamedTuple):
-    """What a layer is called with."""
-
-    name: str
-    layer: nn.Module
-    x: Tensor
-    """Its hidden states, (B, S, C)."""
-    hidden: Tensor
-    """The same as the model has them."""
-    values: dict[str, Any]
-    """All arguments by name, the first of them by position."""
-    by_position: int
-
-    def with_tokens(
-        self, hidden: Tensor, travels: Callable[[str, Any], Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments for other hidden states."""
-        made = {
-            argument: hidden if value is self.hidden else travels(argument, value)
-            for argument, value in self.values.items()
-        }
-        values, names = list(made.values()), list(made)
-        n = self.by_position
-        return tuple(values[:n]), dict(zip(names[n:], values[n:], strict=True))
 
 
 @attrs.define(eq=False, slots=False)
@@ -127,7 +101,7 @@ class Flow:
     def begin(self, name: str, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The root model's forward begins: a new micro-batch, whatever a layer does or does again later."""
         compiling = torch.compiler.is_compiling()
-        first = _first(args, kwargs)
+        first = first_tensor(args, kwargs)
         if not compiling:
             if in_backward():  # a checkpoint around the whole model
                 return self.mark(name, model, args, kwargs)
@@ -178,7 +152,7 @@ class Flow:
 
     def mark(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a block that is not routed: remember whose input it is, or learn whose is run again."""
-        x = hidden_states(args, kwargs) if name else _first(args, kwargs)
+        x = hidden_states(args, kwargs) if name else first_tensor(args, kwargs)
         if not layer.training or x is None:
             return
         compiling = torch.compiler.is_compiling()
@@ -200,17 +174,11 @@ class Flow:
         if not (layer.training or self.evaluates):
             self._inside.pop(self._segments[name], None)
             return None
-        names = self._names[name]
-        values = dict(zip(names + [f"*args[{i}]" for i in range(len(args))], args, strict=False)) | kwargs
-        first = names[0] if names and names[0] in values else next(iter(values), "none")
-        hidden = values.get(first)
-        if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.is_nested:
-            got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
-            raise ValueError(f"layer {name!r}: its first argument, {first!r}, is {got}; expected (B, S, C)")
-        given = _Given(name, layer, self._turned(hidden), hidden, values, len(args))
+        first = self.route.batch_first
+        given = given_to(name, layer, self._names[name], args, kwargs, batch_first=first)
         inside = self._into(given)
         if layer.training and (torch.compiler.is_compiling() or not in_backward()):
-            self.route._meter.add(name, hidden if inside is None else self._turned(inside.taken))
+            self.route._meter.add(name, given.hidden if inside is None else self._turned(inside.taken))
         if inside is None:
             return None
         kept = self._kept(given, inside.chosen.ids, inside.seq)
@@ -220,11 +188,11 @@ class Flow:
 
         return given.with_tokens(self._turned(inside.taken), travels)
 
-    def _kept(self, given: _Given, ids: Tensor, seq: int) -> Kept:
+    def _kept(self, given: Given, ids: Tensor, seq: int) -> Kept:
         own, any_heads = self._heads[given.name]
         return Kept(ids, len(given.x), seq, own, self.route.batch_first, any_heads)
 
-    def _into(self, given: _Given) -> _Inside | None:
+    def _into(self, given: Given) -> _Inside | None:
         """What goes into a layer of what comes: (B, S, C) where a segment begins, else (B, K, C)."""
         name, x = given.name, given.x
         segment, again = self._segments[name], not torch.compiler.is_compiling() and in_backward()
@@ -268,7 +236,7 @@ class Flow:
             )
         return found or Found(Pass(self.route._now, self.route._keep_now()), True)
 
-    def _begin_segment(self, given: _Given, own: Pass) -> _Inside | None:
+    def _begin_segment(self, given: Given, own: Pass) -> _Inside | None:
         x = given.x
         looks = self.route.check and not torch.compiler.is_compiling() and not in_backward()
         seq = x.shape[1]
@@ -286,7 +254,7 @@ class Flow:
         inside = self._inside[given.name] = _Inside(back, chosen.take(x), chosen, seq, [])
         return inside
 
-    def _choose(self, given: _Given, own: Pass) -> Chosen:
+    def _choose(self, given: Given, own: Pass) -> Chosen:
         name, layer, x, values = given.name, given.layer, given.x, given.values
         batch, seq = x.shape[:2]
         asked: dict[str, Any] = {}
@@ -329,7 +297,7 @@ class Flow:
         moved.append((argument, (value, travel(argument, value, kept, self.route.token_args))))
         return moved[-1][1][1]
 
-    def _look(self, given: _Given) -> None:
+    def _look(self, given: Given) -> None:
         """Refuse, before it first drops tokens, a layer that would take kept tokens for neighbours.
 
         Where that cannot be told yet, it is tried again ever more rarely.
@@ -410,7 +378,3 @@ def _segments(layers: Mapping[str, nn.Module], *, alone: bool) -> dict[str, str]
     """The layer that each layer's segment begins with: itself, or the first routed one of its stack."""
     begins: dict[str, str] = {}
     return {name: name if alone else begins.setdefault(name.rpartition(".")[0], name) for name in layers}
-
-
-def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)

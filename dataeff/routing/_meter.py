@@ -1,6 +1,6 @@
 """What layers processed, counted where it happens."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -66,38 +66,6 @@ class Meter:
         more = extent(shape, batch_first=self.batch_first or not name)
         before = self._sums.get(name, (0, 0, 0))
         self._sums[name] = before[0] + more[0], before[1] + more[1], before[2] + more[2]
-
-
-def whole_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
-    """What a model's rows and tokens are counted by: the first ids, (B, S), else the first tensor.
-
-    Batches that are mappings are looked into.
-
-    Examples:
-        >>> ids, mask = torch.zeros(2, 16, dtype=torch.int64), torch.ones(2, 1, 16, 16)
-        >>> whole_input((mask,), {"batch": {"input_ids": ids}}) is ids
-        True
-    """
-    top = [*args, *kwargs.values()]
-    leaves = [leaf for value in top for leaf in (value.values() if isinstance(value, Mapping) else [value])]
-    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim() > 1]
-    ids = [t for t in tensors if t.dim() == 2 and not t.is_floating_point() and t.dtype != torch.bool]
-    return next(iter([*ids, *tensors]), None)
-
-
-def hidden_states(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
-    """What goes through a block: what is called so, else the first tensor (B, S, C), else the first.
-
-    Examples:
-        >>> x, mask = torch.zeros(2, 16, 8), torch.ones(2, 1, 16, 16)
-        >>> hidden_states((), {"attention_mask": mask, "x": x}) is x
-        True
-    """
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    named = kwargs.get("hidden_states")
-    if isinstance(named, torch.Tensor):
-        return named
-    return next(iter([*(t for t in tensors if t.dim() == 3), *tensors]), None)
 
 
 def extent(shape: Any, *, batch_first: bool = True) -> tuple[int, int, int]:
