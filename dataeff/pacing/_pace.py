@@ -186,10 +186,7 @@ def down(amount: float, multiple: int, start: float, end: float) -> int:
         >>> down(33.5, 8, 40, 100)
         32
     """
-    near = round(amount)
-    if abs(amount - near) > _TINY * max(abs(start), abs(end), abs(amount)):
-        near = math.floor(amount)
-    return near // multiple * multiple
+    return math.floor(amount + _TINY * max(abs(start), abs(end), abs(amount))) // multiple * multiple
 
 
 def rising(name: str, steps: Sequence[int], *, count: int) -> tuple[int, ...]:
