@@ -11,7 +11,7 @@ from dataeff._check import is_real, is_whole
 from dataeff.clock import Clock
 from dataeff.pacing._derived import Derived
 from dataeff.pacing._monotone import is_monotone
-from dataeff.pacing._pace import Pace, as_pace, common_axis, down, place, rising, rounded
+from dataeff.pacing._pace import Pace, as_pace, common_axis, place, rising, rounded
 
 
 @attrs.frozen
@@ -48,8 +48,9 @@ class multiple(Derived):
         amount, (start, end) = self.pace(step), self._ends
         if amount in (start, end) or is_monotone(self.pace):
             return rounded(amount, self.of, start, end)
-        below, low = down(amount, self.of, start, end), int(min(start, end))
-        return max(below, low) if amount > low else below
+        down = math.floor(amount) // self.of * self.of
+        low = int(min(start, end))
+        return max(down, low) if amount > low else down
 
 
 @attrs.frozen

@@ -10,7 +10,6 @@ from dataeff._check import is_real, whole
 from dataeff.clock import AXES, Clock
 
 _MOST = 2**20
-_TINY = 2.0**-50  # of the ends: more than floats take off a whole amount, less than lies between others
 
 
 @runtime_checkable
@@ -167,26 +166,14 @@ def place(step: Any, on: str) -> int:
 def rounded(amount: float, multiple: int, start: float, end: float) -> int:
     """`amount` down to a multiple, but within start and end, and exactly those at either end.
 
-    An amount that is whole but for the rounding of floats counts as whole.
-
     Examples:
-        >>> rounded(33.5, 8, 10, 100), rounded(0.29 * 100, 1, 0, 100)
-        (32, 29)
+        >>> rounded(33.5, 8, 10, 100)
+        32
     """
     if amount in (start, end):
         return int(amount)
     low, high = min(start, end), max(start, end)
-    return int(min(max(down(amount, multiple, start, end), low), high))
-
-
-def down(amount: float, multiple: int, start: float, end: float) -> int:
-    """`amount` of a pace from start to end down to a multiple, wherever it lies.
-
-    Examples:
-        >>> down(33.5, 8, 40, 100)
-        32
-    """
-    return math.floor(amount + _TINY * max(abs(start), abs(end), abs(amount))) // multiple * multiple
+    return int(min(max(math.floor(amount) // multiple * multiple, low), high))
 
 
 def rising(name: str, steps: Sequence[int], *, count: int) -> tuple[int, ...]:
