@@ -100,14 +100,18 @@ def test_resolving_takes_names_classes_metrics_and_functions():
         metrics.resolve(7)
 
 
+def printed_by_processes(code):
+    environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in ("1", "2", "3")]
+    return {subprocess.check_output([sys.executable, "-c", code], env=env) for env in environments}
+
+
 def test_a_function_is_known_by_its_code_in_every_process():
     code = (
         "from dataeff import metrics\n"
         "def vowels(tokens): return sum(chr(t) in {'a', 'e', 'i', 'o', 'u'} for t in tokens)\n"
         "print(metrics.identity(metrics.per_sample(vowels)))"
     )
-    environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in ("1", "2", "3")]
-    said = {subprocess.check_output([sys.executable, "-c", code], env=env) for env in environments}
+    said = printed_by_processes(code)
     assert len(said) == 1
 
 
@@ -124,8 +128,7 @@ def test_a_metric_that_holds_sets_is_known_in_every_process():
         "for held in (some, frozenset(some), [some, (frozenset(some), {'b': some})]):\n"
         "    print(metrics.identity(words(held)), metrics.identity(metrics.per_sample(closure(held))))"
     )
-    environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in ("1", "2", "3")]
-    said = {subprocess.check_output([sys.executable, "-c", code], env=env) for env in environments}
+    said = printed_by_processes(code)
     assert len(said) == 1
     assert b"words(held=[\"b'a'\", \"b'and'\"" in said.pop()
 

@@ -180,10 +180,10 @@ def padding(given: Mapping[str, Any], batch: int, seq: int) -> Tensor | None:
         if name != "attention_mask":  # torch's own: True, or -inf, is padding
             return ~mask if mask.dtype == torch.bool else mask > _MASKED
         if mask.dim() == 2:
-            zeros = mask != 0
-            return (
-                torch.where((mask == 1).any(), zeros, mask > _MASKED) if mask.is_floating_point() else zeros
-            )
+            not_zero = mask != 0
+            if not mask.is_floating_point():
+                return not_zero
+            return torch.where((mask == 1).any(), not_zero, mask > _MASKED)
         if mask.dim() == 4 and mask.shape[2] in (1, seq):  # a token of padding may not attend to itself
             own = mask[:, 0].diagonal(dim1=1, dim2=2) if mask.shape[2] == seq else mask[:, 0, 0]
             return own > _MASKED if own.is_floating_point() else own != 0

@@ -96,14 +96,14 @@ def reference(results: Iterable[Result]) -> dict[float, list[Result]]:
 
 def alike(results: Sequence[Result], arm: str) -> list[Result]:
     """An arm at the best of its learning rates at each share of the data."""
-    own = {_but_the_rate(run) for run in results if run["arm"] == arm}
-    found = _best(run for run in results if _but_the_rate(run) in own)
+    own = {work_of(run["config"]) for run in results if run["arm"] == arm}
+    found = _best(run for run in results if work_of(run["config"]) in own)
     return [run for runs in found.values() for run in runs]
 
 
-def _but_the_rate(run: Result) -> str:
-    config = run["config"]
-    return json.dumps([config["arm"] | {"rate": 1}, config["settings"] | {"scaled": True}], sort_keys=True)
+def work_of(config: dict[str, Any]) -> str:
+    """What steps do: all that the arm and the settings say but the learning rate."""
+    return json.dumps([config["arm"] | {"rate": None}, config["settings"] | {"scaled": None}], sort_keys=True)
 
 
 def _best(results: Iterable[Result]) -> dict[float, list[Result]]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tests.benchmarks import record
 from tests.benchmarks.study import _train, _work
-from tests.benchmarks.study._analysis import Result
+from tests.benchmarks.study._analysis import Result, work_of
 from tests.benchmarks.study._study import Run, Study
 
 
@@ -79,9 +79,7 @@ def longest(study: Study, results: dict[Run, Result]) -> dict[Run, int]:
 
 
 def _work_of(study: Study, arm: str) -> str:
-    """What its steps do: all that the arm says but the learning rate."""
-    given = study.settings_of(Run(arm, 1.0, 1))
-    return json.dumps([given["arm"] | {"rate": None}, given["settings"] | {"scaled": None}], sort_keys=True)
+    return work_of(study.settings_of(Run(arm, 1.0, 1)))
 
 
 def corrected(results: Iterable[Result], rates: dict[str, list[float]]) -> list[Result]:
