@@ -808,6 +808,38 @@ def test_what_layers_add_to_a_list_or_a_dict_is_not_lost():
     assert losses == [SEQ, 5, 5, SEQ]
 
 
+@pytest.mark.parametrize("made", [dict, list])
+def test_what_a_layer_would_lose_in_a_copy_is_refused(made):
+    class Writes(nn.Module):
+        def forward(self, x, context):
+            if made is dict:
+                context["seen"] = x.shape
+            else:
+                context.append(x.shape)
+            return x
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(Writes() for _ in range(4))
+
+        def forward(self, x):
+            places = torch.zeros(x.shape[:2])
+            context = {"places": places} if made is dict else [places]
+            for each in self.layers:
+                x = each(x, context)
+            return context
+
+    model = Model()
+    route = attach(model, keep=5, seed=1, check=False, token_args={"context": 1})
+    with pytest.raises(
+        ValueError, match=r"'layers.1' writes into its argument 'context', of which it gets a"
+    ):
+        model(torch.randn(2, SEQ, 4))
+    route.remove()
+    assert len(model(torch.randn(2, SEQ, 4))) > 1
+
+
 def test_a_span_whose_last_layer_is_left_out_says_so(gpt, ids):
     route = attach(gpt, router="span", keep=5, seed=7)
     last = gpt.blocks[3]

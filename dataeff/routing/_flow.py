@@ -20,7 +20,7 @@ from dataeff.routing._adapters import (
     travel,
     without_cache,
 )
-from dataeff.routing._given import Given, given_to
+from dataeff.routing._given import Given, Moved, entries, given_to, refuse_written
 from dataeff.routing._inputs import first_tensor, hidden_states, vocabulary_ids, whole_input
 from dataeff.routing._outputs import hidden_of, with_hidden
 from dataeff.routing._passes import Found, Pass, Passes, in_backward
@@ -38,8 +38,8 @@ class _Inside(NamedTuple):
     taken: Tensor
     chosen: Chosen
     seq: int
-    moved: list[tuple[str, tuple[Any, Any]]]
-    """What came with the tokens by its argument, and what was made of it."""
+    moved: list[Moved]
+    """What came with the tokens."""
 
 
 @attrs.define(eq=False, slots=False)
@@ -287,15 +287,17 @@ class Flow:
             )
         return tokens
 
-    def _travel(self, argument: str, value: Any, kept: Kept, moved: list[tuple[str, tuple[Any, Any]]]) -> Any:
-        known = Tensor if torch.compiler.is_compiling() else (Tensor, tuple, dict)  # it cannot compare others
+    def _travel(self, argument: str, value: Any, kept: Kept, moved: list[Moved]) -> Any:
+        compiling = torch.compiler.is_compiling()  # it cannot compare others
+        known = Tensor if compiling else (Tensor, tuple, list, dict)
         if not isinstance(value, known):
             return travel(argument, value, kept, self.route.token_args)
-        for name, (before, after) in moved:  # layers of a segment are given the same objects
-            if name == argument and before is value:
-                return after
-        moved.append((argument, (value, travel(argument, value, kept, self.route.token_args))))
-        return moved[-1][1][1]
+        for own in moved:  # layers of a segment are given the same objects
+            if own.argument == argument and own.before is value:
+                return own.after
+        made = travel(argument, value, kept, self.route.token_args)
+        moved.append(Moved(argument, value, made, entries(made)))
+        return made
 
     def _look(self, given: Given) -> None:
         """Refuse, before it first drops tokens, a layer that would take kept tokens for neighbours.
@@ -339,6 +341,7 @@ class Flow:
                 f"layer {name!r} returns {type(output).__name__}; expected hidden states, alone or first in "
                 "a tuple, a mapping or a dataclass"
             )
+        refuse_written(name, inside.moved)
         y = self._turned(out)
         if y.shape != inside.taken.shape:
             raise ValueError(
@@ -349,7 +352,7 @@ class Flow:
             del self._inside[segment]
             if self._scope != "input":
                 y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
-        return with_hidden(output, self._turned(y), [pair for _, pair in inside.moved])
+        return with_hidden(output, self._turned(y), inside.moved)
 
     def _all(self, name: str, inside: _Inside, y: Tensor) -> Tensor:
         """The hidden states that a segment began with, in the dtype that it ends with."""

@@ -42,6 +42,56 @@ class Given(NamedTuple):
         return tuple(values[:n]), dict(zip(names[n:], values[n:], strict=True))
 
 
+class Moved(NamedTuple):
+    """An argument, and what was made of it for the kept tokens.
+
+    Examples:
+        >>> Moved("position_ids", before=torch.arange(4), after=torch.tensor([0, 2])).after
+        tensor([0, 2])
+    """
+
+    argument: str
+    before: Any
+    after: Any
+    entries: tuple[Any, ...] = ()
+    """Of what was made, as a layer got it."""
+
+
+def entries(value: Any) -> tuple[Any, ...]:
+    """What stands in a list or a dictionary, keys too; nothing for another value.
+
+    Examples:
+        >>> entries({"a": 1}), entries([1, 2]), entries(torch.ones(1))
+        (('a', 1), (1, 2), ())
+    """
+    if isinstance(value, Mapping):
+        return (*value, *value.values())
+    return tuple(value) if isinstance(value, list) else ()
+
+
+def refuse_written(layer: str, moved: Sequence[Moved]) -> None:
+    """Raise ValueError where a layer put something into what was made for it, which nobody else is to see.
+
+    Examples:
+        >>> made = {"mask": torch.ones(1, 2)}
+        >>> moved = Moved("context", {"mask": torch.ones(1, 4)}, made, entries(made))
+        >>> made["seen"] = 1
+        >>> refuse_written("h.0", [moved])
+        Traceback (most recent call last):
+        ...
+        ValueError: layer 'h.0' writes into its argument 'context', of which ...
+    """
+    for own in moved:
+        now = entries(own.after)
+        alike = len(now) == len(own.entries) and all(a is b for a, b in zip(now, own.entries, strict=True))
+        if own.after is not own.before and not alike:
+            raise ValueError(
+                f"layer {layer!r} writes into its argument {own.argument!r}, of which it gets a copy, since "
+                "some of it is aligned to the tokens: what it wrote would be lost; give what is written "
+                "into as an argument of its own"
+            )
+
+
 def given_to(
     name: str,
     layer: nn.Module,

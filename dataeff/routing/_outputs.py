@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from dataeff.routing._given import Moved
+
 
 def hidden_of(output: Any) -> torch.Tensor | None:
     """The hidden states that a layer returns, or None if they are not where they should be.
@@ -21,11 +23,10 @@ def hidden_of(output: Any) -> torch.Tensor | None:
     return first if isinstance(first, torch.Tensor) else None
 
 
-def with_hidden(output: Any, hidden: torch.Tensor, moved: Sequence[tuple[Any, Any]] = ()) -> Any:
+def with_hidden(output: Any, hidden: torch.Tensor, moved: Sequence[Moved] = ()) -> Any:
     """`output` with other hidden states.
 
-    Where the layer hands on one of its arguments, as T5's do with their bias, and `moved` has it as the
-    second of a pair, the first takes its place.
+    Where the layer hands on one of its arguments, as T5's do with their bias, what was moved is as before.
 
     Examples:
         >>> with_hidden((torch.zeros(1), 3), torch.ones(1))
@@ -48,11 +49,8 @@ def with_hidden(output: Any, hidden: torch.Tensor, moved: Sequence[tuple[Any, An
     return changed
 
 
-def _before(part: Any, moved: Sequence[tuple[Any, Any]]) -> Any:
-    for before, after in moved:
-        if part is after:
-            return before
-    return part
+def _before(part: Any, moved: Sequence[Moved]) -> Any:
+    return next((own.before for own in moved if part is own.after), part)
 
 
 def _names(output: Any) -> list[str]:
