@@ -28,6 +28,15 @@ def eligible(index, metrics, step):
     return pool
 
 
+class Skips:
+    """A pace that is not a number at one step."""
+
+    steps, on = 3, "steps"
+
+    def __call__(self, step):
+        return float("nan") if step == 1 else 40
+
+
 PLANS = {
     "percentile": {"loss": paced(root(1, 100, steps=37), by="percentile")},
     "value": {"length": paced(linear(2, 33, steps=20, multiple=3))},
@@ -135,6 +144,28 @@ def test_by_is_value_or_percentile():
         paced(1, by="rank")
 
 
+@pytest.mark.parametrize("by", ["value", "percentile"])
+def test_a_pace_that_is_no_number_somewhere_says_where(index, by):
+    for others in ({}, {"loss": paced(100, by="percentile")}):
+        with pytest.raises(
+            ValueError, match="the pace of 'length' is nan at step 1; expected a number at every"
+        ):
+            Curriculum(index, {"length": paced(Skips(), by=by)} | others)
+
+
+def test_which_metric_has_which_pace_is_in_the_fingerprint(tmp_path):
+    values = np.random.default_rng(0).random((2, 100))
+    index = de.index.from_values({"a": values[0], "b": values[1]}, out=tmp_path / "idx")
+    grows, all_of_them = (paced(pace, by="percentile") for pace in (linear(10, 100, steps=50), 100))
+    first, second = (
+        Curriculum(index, {"a": grows, "b": all_of_them}),
+        Curriculum(index, {"a": all_of_them, "b": grows}),
+    )
+    assert [first.pool_size(step) for step in range(50)] == [second.pool_size(step) for step in range(50)]
+    assert first.fingerprint != second.fingerprint
+    assert first.fingerprint == Curriculum(index, {"b": all_of_them, "a": grows}).fingerprint
+
+
 def test_a_curriculum_compares_prints_and_pickles(index):
     plan = {"loss": paced(root(1, 100, steps=37), by="percentile")}
     curriculum = Curriculum(index, plan)
@@ -184,6 +215,10 @@ def test_the_pool_of_a_window_is_between_its_bounds(index, name):
         ),
         ({"length": window(50, by="percentile"), "loss": paced(1)}, "a window stands beside other metrics"),
         ({"length": window(5, 101, by="percentile")}, r"goes from 101 to 101; percentiles are in \[0, 100\]"),
+        (
+            {"length": window(high=Skips())},
+            "the pace of 'length' is nan at step 1; expected a number at every",
+        ),
         ({"length": window(-1, by="percentile")}, r"goes from -1 to -1; percentiles are in \[0, 100\]"),
     ],
 )

@@ -71,6 +71,15 @@ def test_the_union_over_any_number_of_ranks_is_the_global_batch(index, make):
 
 
 @every
+def test_a_state_of_a_step_that_nothing_goes_on_from_is_not_made(index, make):
+    sampler = make(index, seed=7)
+    last = len(sampler)
+    assert sampler.state_dict(step=last)["step"] == last
+    with pytest.raises(ValueError, match=f"step is {last + 1}; expected a whole number from 0 to {last}"):
+        sampler.state_dict(step=last + 1)
+
+
+@every
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_gives_the_batches_in_order_and_tells_collate_their_step(index, make, workers):
     sampler = make(index, seed=7)
@@ -562,13 +571,21 @@ def test_ids_above_what_a_float_holds_stay_exact():
             r"ids have shape \(2,\) and dtype torch.int64, losses \(1,\); expected whole numbers",
         ),
         ([0, 8], [1.0, 1.0], "ids go from 0 to 8; expected 0 to 7"),
-        ([0, 3], [1.0, float("nan")], "the loss of sample 3 is not finite; skip the step, or leave it out"),
+        ([0, 3], [1.0, float("nan")], "the loss of sample 3 is nan; leave both out of the update"),
     ],
 )
 def test_losses_that_cannot_be_are_refused(ids, losses, said):
     sampler = importance(8, batch_size=2, seed=1, epochs=2)
     with pytest.raises(ValueError, match=said):
         sampler.update(torch.tensor(ids), torch.tensor(losses))
+    assert np.isnan(sampler.scores).all()
+
+
+def test_a_loss_that_float32_cannot_hold_is_refused_and_no_sample_is_none():
+    sampler = importance(8, batch_size=2, seed=1, epochs=2)
+    with pytest.raises(ValueError, match=r"the loss of sample 3 is 1e\+39; leave both out of the update"):
+        sampler.update([0, 3], np.array([1.0, 1e39]))
+    sampler.update([], [])
     assert np.isnan(sampler.scores).all()
 
 
@@ -592,8 +609,36 @@ def test_the_current_epoch_alone_can_be_asked_for():
     next(iter(sampler))
     with pytest.raises(IndexError, match="step 3 was in an epoch that is over; the current one begins at 4"):
         sampler[3]
+    with pytest.raises(ValueError, match="step is 2; expected a whole number from 4 to 8"):
+        sampler.state_dict(step=2)
     with pytest.raises(ValueError, match=r"the state has scores of shape \(3,\); expected \(8,\)"):
         sampler.load_state_dict(sampler.state_dict() | {"scores": torch.zeros(3)})
+
+
+def test_a_state_that_is_refused_leaves_importance_as_it_was():
+    sampler = importance(8, batch_size=2, seed=1, epochs=3)
+    next(iter(sampler))
+    before = sampler.state_dict()
+    with pytest.raises(ValueError, match="step is 100; expected a whole number from 4 to 8"):
+        sampler.load_state_dict(before | {"epoch": 1, "first": 4, "step": 100})
+    assert (sampler.epoch, sampler.step, sampler[0]) == (
+        0,
+        1,
+        importance(8, batch_size=2, seed=1, epochs=3)[0],
+    )
+
+
+def test_a_state_that_is_refused_leaves_a_token_budget_as_it_was():
+    def make(steps):
+        stream = shuffled(100, batch_size=10, seed=1, steps=steps, rank=0, world_size=1)
+        return token_budget(stream, lengths=LENGTHS, max_tokens=80, window=4)
+
+    shorter, longer = make(6), make(60)
+    batches = [list(batch) for batch in shorter]
+    with pytest.raises(ValueError, match="the state is of a window of other samples"):
+        shorter.load_state_dict(longer.state_dict(step=len(shorter) - 1))
+    assert (shorter.step, shorter.sampler.step) == (len(batches), make(6).sampler.step)
+    assert [list(shorter[step]) for step in range(len(shorter))] == batches
 
 
 def test_windows_come_back_where_they_stopped():
@@ -620,21 +665,30 @@ for step in range(3):
     batch = sampler[step]
     sampler.update(batch, [float(i % 1000) for i in batch])
 sampler.update(torch.tensor([2**24 + rank]), torch.tensor([rank + 0.5]))
+try:
+    sampler.update([2**24 + 2], [1.0 if rank else float("nan")])
+except ValueError as error:
+    print(error)
+sampler.update([2**24 + 3] * rank, [2.5] * rank)  # the first rank has none
 torch.save(sampler.scores, f"{folder}/{rank}.pt")
 distributed.destroy_process_group()
 """
 
 
 def test_losses_of_all_ranks_are_gathered_with_their_ids_exact(tmp_path):
-    runs = [subprocess.Popen([sys.executable, "-c", GATHER, str(tmp_path), str(rank)]) for rank in (0, 1)]
-    assert [run.wait() for run in runs] == [0, 0]
+    call = [sys.executable, "-c", GATHER, str(tmp_path)]
+    runs = [subprocess.Popen([*call, str(rank)], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
+    assert [run.communicate()[0].strip() for run in runs] == [
+        f"the loss of sample {2**24 + 2} is nan; leave both out of the update",
+        "rank 0 has ids or losses that cannot be recorded, so no rank records any; its error says which",
+    ]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
     np.testing.assert_array_equal(first, second)
     whole = importance(2**24 + 10, batch_size=8, seed=1, epochs=2)
     drawn = [i for step in range(3) for i in whole[step]]
     expected = np.full(2**24 + 10, np.nan, np.float32)
     expected[drawn] = [i % 1000 for i in drawn]
-    expected[[2**24, 2**24 + 1]] = 0.5, 1.5
+    expected[[2**24, 2**24 + 1, 2**24 + 3]] = 0.5, 1.5, 2.5
     np.testing.assert_array_equal(first, expected)
 
 

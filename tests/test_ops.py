@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from dataeff import ops, rng
 from dataeff.ops import _aten, _checks, _layout, reference
@@ -36,6 +37,7 @@ DTYPES = [
     torch.bfloat16,
     torch.float8_e4m3fn,
     torch.float8_e5m2,
+    *([torch.float8_e8m0fnu] if hasattr(torch, "float8_e8m0fnu") else []),
     torch.complex64,
     torch.int64,
     torch.int32,
@@ -460,6 +462,30 @@ def test_the_kernel_draws_what_the_cpu_draws_with_any_masks(kind, device):
     key, masks = (3, "b"), masks_of(kind, 2, 50, device)
     expected = ops.sample_tokens(2, 50, 21, key=key, layers=2, first_row=2**31, **masks_of(kind, 2, 50))
     assert torch.equal(by_kernel(2, 50, 21, key, 2, 2**31, **masks, device=device).cpu(), expected)
+
+
+def test_the_kernel_finds_masks_whose_strides_leave_32_bits():
+    valid = torch.empty(2**32, dtype=torch.bool).view(64, 2**26)[
+        :, 0
+    ]  # memory that is not touched is not there
+    valid.copy_(torch.arange(64) % 3 > 0)
+    expected = ops.sample_tokens(1, 64, 9, key=(3,), layers=1, valid=valid.contiguous())
+    assert torch.equal(by_kernel(1, 64, 9, (3,), 1, valid=valid), expected)
+
+
+def test_masks_on_another_gpu_are_refused():
+    with FakeTensorMode():  # which needs none
+        valid = torch.empty(4, dtype=torch.bool, device="cuda:1")
+        with pytest.raises(ValueError, match="is on cuda:1, and the ids are for cuda:0"):
+            ops.sample_tokens(1, 4, 2, key=(3,), valid=valid, device="cuda:0")
+
+
+@pytest.mark.parametrize(
+    "expanded", [torch.zeros(1, 4, 3).expand(2, 4, 3), torch.zeros(2, 1, 3).expand(2, 4, 3)]
+)
+def test_writing_into_rows_that_share_memory_is_refused(expanded):
+    with pytest.raises(ValueError, match=r"shape \(2, 4, 3\), is expanded.* x.clone\(\), or scatter_tokens"):
+        ops.scatter_tokens_(expanded, torch.ones(2, 1, 3), torch.tensor([[0], [1]]))
 
 
 @pytest.mark.parametrize("kind", ["plain", "all"])

@@ -116,9 +116,15 @@ class Curriculum:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Identifies which samples are eligible when: another one if that changes. 16 hex digits."""
-        held, pools = self.index.checksums(), attrs.astuple(self.pools)
+        held, pools = self.index.checksums(), [self.pools]
         parts = [self.index.fingerprint, *(held[name]["order"] for name in sorted(self.metrics))]
-        content = b"".join([json.dumps(parts).encode(), *(array.tobytes() for array in pools)])
+        if len(self.metrics) > 1:  # how many are eligible does not tell which
+            for name, how in sorted(self.metrics.items()):
+                if isinstance(how, paced):  # a window stands alone
+                    reached = reach(self.index, name, how)
+                    pools.append(by_step(np.zeros_like(reached), reached))
+        arrays = [array.tobytes() for own in pools for array in attrs.astuple(own)]
+        content = b"".join([json.dumps(parts).encode(), *arrays])
         return hashlib.blake2b(content, digest_size=8).hexdigest()
 
     def pool(self, step: int) -> NDArray[Any]:

@@ -32,17 +32,18 @@ def merged(index: Index, metrics: Mapping[str, paced]) -> tuple[NDArray[Any], Po
         return _merge(index, metrics)
     folder = index.path / "orders"
     file = folder / f"{index.fingerprint}-{_key(index, metrics)}.npy"
-    kept = _read(file)
-    if kept is None:
-        try:
-            _files.make_folder(folder)
-            with _files.locked(folder):
-                if (kept := _read(file)) is None:
-                    _write(file, *_merge(index, metrics))
-                    _forget_others(file)
-        except OSError:  # a folder that cannot be written, or is full: it works without
-            return _merge(index, metrics)
-    return _read(file) if kept is None else kept  # type: ignore[return-value]
+    if (kept := _read(file)) is not None:
+        return kept
+    try:
+        _files.make_folder(folder)
+        with _files.locked(folder):
+            if (kept := _read(file)) is None:
+                _write(file, *_merge(index, metrics))
+                _forget_others(file)
+                kept = _read(file)  # mapped: while nobody else may forget it
+    except OSError:  # a folder that cannot be written, or is full: it works without
+        kept = None
+    return _merge(index, metrics) if kept is None else kept
 
 
 def _merge(index: Index, metrics: Mapping[str, paced]) -> tuple[NDArray[Any], Pools]:

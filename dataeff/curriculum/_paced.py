@@ -4,7 +4,7 @@ from typing import Any
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dataeff.index import Index
 from dataeff.pacing import Pace, as_pace, by_steps, table
@@ -87,7 +87,7 @@ def reach(index: Index, name: str, how: paced) -> Ints:
         ...     reach(index.from_values({"m": [3, 1, 2]}, out=out), "m", paced(pacing.linear(1, 3, steps=2)))
         array([1, 2, 3])
     """
-    amounts = np.array(table(how.pace))
+    amounts = _numbers(name, table(how.pace))
     falls = np.flatnonzero(np.diff(amounts) < 0)
     if falls.size:
         step = int(falls[0])
@@ -118,7 +118,7 @@ def slices(index: Index, name: str, how: window) -> tuple[Ints, Ints]:
     starts, stops = np.zeros(size, np.int64), np.full(size, len(index))
     for pace, bound, side in ((how.low, starts, "left"), (how.high, stops, "right")):
         if pace is not None:
-            amounts = np.array([pace(step) for step in range(size)])
+            amounts = _numbers(name, [pace(step) for step in range(size)])
             if how.by == "percentile" and not 0 <= amounts.min() <= amounts.max() <= 100:
                 raise ValueError(
                     f"the window of {name!r} goes from {amounts.min()} to {amounts.max()}; percentiles are "
@@ -133,6 +133,14 @@ def slices(index: Index, name: str, how: window) -> tuple[Ints, Ints]:
             f"{high}; make it wider"
         )
     return starts, stops
+
+
+def _numbers(name: str, amounts: ArrayLike) -> NDArray[Any]:
+    """What a pace gives, step by step. ValueError for nan."""
+    found = np.array(amounts)
+    if (bad := np.flatnonzero(np.isnan(found))).size:
+        raise ValueError(f"the pace of {name!r} is nan at step {bad[0]}; expected a number at every step")
+    return found
 
 
 def _ranks(index: Index, name: str, by: str, amounts: NDArray[Any], side: Any) -> Ints:

@@ -90,6 +90,22 @@ def replacement(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first
         )
 
 
+def apart(x: torch.Tensor) -> None:
+    """Raise ValueError if several tokens of `x` are one in memory, so that none can be written to alone.
+
+    Examples:
+        >>> apart(torch.zeros(1, 4).expand(2, 4))
+        Traceback (most recent call last):
+        ...
+        ValueError: x, of shape (2, 4), is expanded: its strides are (0, 1), so that entries share memory; ...
+    """
+    if any(size > 1 and not stride for size, stride in zip(x.shape, x.stride(), strict=True)):
+        raise ValueError(
+            f"x, of shape {tuple(x.shape)}, is expanded: its strides are {x.stride()}, so that entries share "
+            "memory; expected one that can be written to: x.clone(), or scatter_tokens, which makes a copy"
+        )
+
+
 def axes(x: torch.Tensor, ids: torch.Tensor, given: Sequence[int]) -> set[int]:
     """`given` counted from 0. ValueError unless they are axes of tokens of `x`.
 
@@ -137,7 +153,9 @@ def mask(name: str, given: torch.Tensor, batch: int, seq: int, device: torch.dev
             f"{name} is {given.dtype} of shape {tuple(given.shape)}; expected {kind} of shape ({seq},) or "
             f"({batch}, {seq})"
         )
-    if given.device.type != device.type:
+    if str(device) == "cuda":  # the current one
+        device = torch.device("cuda", torch.cuda.current_device())
+    if given.device != device:
         raise ValueError(
             f"{name}, of shape {tuple(given.shape)}, is on {given.device}, and the ids are for {device}; "
             f"expected the same device: {name}.to({str(device)!r})"

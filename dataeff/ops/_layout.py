@@ -46,7 +46,7 @@ STORED_AS = {
     torch.uint16: torch.int16,
     torch.uint32: torch.int32,
     torch.uint64: torch.int64,
-}
+} | ({torch.float8_e8m0fnu: torch.int8} if hasattr(torch, "float8_e8m0fnu") else {})
 """Dtypes that torch cannot copy everywhere, and those of the same size that it can."""
 
 

@@ -156,7 +156,7 @@ def sample(
 
         ids = _room(layers, batch, keep, device)
         if moment is not None and moment.device.type == "cuda":  # folded there: reading it would wait
-            base = rng.key(*(part % 2**64 for part in key))
+            base, moment = rng.key(*(part % 2**64 for part in key)), moment.to(ids.device)
             return _triton.sample(
                 base, layers is not None, first_row, prefix, *masks, seq, ids, moment=moment, after=after
             )

@@ -74,6 +74,8 @@ def scatter_tokens_(
     To autograd it is what any in-place operation is: a leaf that requires a gradient is refused, and so is
     the backward pass of an operation that kept `x` as it was before.
 
+    Raises ValueError, as `scatter_tokens` does, and for an expanded `x`, whose rows are one in memory.
+
     Examples:
         >>> x = torch.zeros(1, 3)
         >>> scatter_tokens_(x, torch.tensor([[1.0, 2.0]]), torch.tensor([[0, 2]])) is x
@@ -82,6 +84,8 @@ def scatter_tokens_(
         tensor([[1., 0., 2.]])
     """
     _checks.replacement(x, y, ids, batch_first)
+    if not x.is_contiguous():
+        _checks.apart(x)
     if not batch_first:
         scatter_tokens_(x.transpose(0, 1), y.transpose(0, 1), ids)
     elif x.is_cuda and _for_kernels() and not torch.compiler.is_compiling():

@@ -227,7 +227,7 @@ def sample(
         return ids
     masks = []
     for mask in (always, valid, weights):
-        rows = ids if mask is None else mask.expand(batch, seq)
+        rows = ids if mask is None else mask.contiguous().expand(batch, seq)  # in reach of 32 bits
         masks += [rows.view(torch.uint8) if rows.dtype == torch.bool else rows, *rows.stride()[-2:]]
     block = max(min(triton.next_power_of_2(seq), _ROW), 16)
     plain = not (prefix or any(mask is not None for mask in (always, valid, weights)))

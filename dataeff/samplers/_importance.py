@@ -160,33 +160,42 @@ class importance(Ranked):
         """Record the losses of this rank's samples; with torch.distributed all ranks must call it together.
 
         Args:
-            ids: of the samples, (n,), whole numbers: the batch, or a tensor of them.
-            losses: one for each, (n,), finite; a tensor on the device that ranks communicate from. Where an
-                id stands twice, the last one counts.
+            ids: of the samples, (n,), whole numbers: the batch, or a tensor of them. A rank may have fewer
+                than others, or none.
+            losses: one for each, (n,), finite as float32; a tensor on the device that ranks communicate from.
+                Where an id stands twice, the last one counts.
 
         Raises:
-            ValueError: an id outside the corpus, another number of losses, or a loss that is not finite.
+            ValueError: an id outside the corpus, another number of losses, or a loss that is not finite. On
+                all ranks then, and none has recorded anything.
         """
         some, values = torch.as_tensor(ids).detach(), torch.as_tensor(losses).detach()
-        if some.dim() != 1 or some.is_floating_point() or some.shape != values.shape:
-            raise ValueError(
-                f"ids have shape {tuple(some.shape)} and dtype {some.dtype}, losses {tuple(values.shape)}; "
+        wrong = self._wrong(some, values)
+        for of_rank, theirs in _of_all(some, values, wrong):
+            old = np.where(np.isnan(self.scores[of_rank]), theirs, self.scores[of_rank])
+            self.scores[of_rank] = self.momentum * old + (1 - self.momentum) * theirs
+
+    def _wrong(self, ids: torch.Tensor, losses: torch.Tensor) -> str:
+        """What cannot be recorded, "" where all can."""
+        if ids.dim() != 1 or (ids.is_floating_point() and len(ids)) or ids.shape != losses.shape:
+            return (
+                f"ids have shape {tuple(ids.shape)} and dtype {ids.dtype}, losses {tuple(losses.shape)}; "
                 "expected whole numbers, and one loss for each"
             )
-        if len(some) and not 0 <= int(some.min()) <= int(some.max()) < self.samples:
-            raise ValueError(f"ids go from {some.min()} to {some.max()}; expected 0 to {self.samples - 1}")
-        if not bool(torch.isfinite(values).all()):
-            bad = some[~torch.isfinite(values)][0]
-            raise ValueError(f"the loss of sample {int(bad)} is not finite; skip the step, or leave it out")
-        some = some.to(values.device)  # the one that ranks gather from
-        for of_rank, theirs in zip(_of_all(some.long()), _of_all(values.float()), strict=True):
-            at, new = of_rank.cpu().numpy(), theirs.cpu().numpy()
-            old = np.where(np.isnan(self.scores[at]), new, self.scores[at])
-            self.scores[at] = self.momentum * old + (1 - self.momentum) * new
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.samples:
+            return f"ids go from {ids.min()} to {ids.max()}; expected 0 to {self.samples - 1}"
+        finite = losses.float().isfinite()
+        if not bool(finite.all()):
+            at = int((~finite).nonzero()[0])
+            return f"the loss of sample {int(ids[at])} is {losses[at].item()}; leave both out of the update"
+        return ""
 
     def _settings(self) -> dict[str, Any]:
         source = f"{self.samples} samples, prune={self.prune}, anneal={self.anneal}, epochs={self.epochs}"
         return {"seed": self.seed, "batch_size": self.batch_size, "source": source}
+
+    def _range(self) -> tuple[int, int | None]:
+        return self._first, len(self)
 
     def _place(self, step: int) -> dict[str, Any]:
         scores, before = torch.from_numpy(self.scores.copy()), torch.from_numpy(self._before.copy())
@@ -202,9 +211,15 @@ class importance(Ranked):
                 raise ValueError(f"the state has {name} of shape {array.shape}; expected ({self.samples},)")
         epoch = whole("epoch", state["epoch"], low=0, high=self.epochs - 1)
         first = whole("first", state["first"], low=0, high=whole("step", state["step"]))
+        own = self.epoch, self._first, self._before
         self._begin(epoch, first, held["before"])
+        try:
+            step = whole("step", state["step"], low=first, high=len(self))
+        except ValueError:
+            self._begin(*own)
+            raise
         object.__setattr__(self, "scores", held["scores"])
-        self.step = whole("step", state["step"], low=first, high=len(self))
+        self.step = step
 
 
 def chosen(scores: Scores, prune: float, *, key: int) -> tuple[Ints, Scores]:
@@ -230,10 +245,26 @@ def chosen(scores: Scores, prune: float, *, key: int) -> tuple[Ints, Scores]:
     return ids, weights[ids]
 
 
-def _of_all(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The tensor of every rank, in order; they have one shape, since all ranks have as many samples."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return [tensor]
+def _of_all(ids: torch.Tensor, losses: torch.Tensor, wrong: str) -> list[tuple[Ints, Scores]]:
+    """The ids and losses of every rank, in order. ValueError on all of them if one has something `wrong`."""
+    shared = distributed.is_available() and distributed.is_initialized()
+    if wrong and not shared:
+        raise ValueError(wrong)
+    if not shared:
+        return [(ids.long().numpy(force=True), losses.float().numpy(force=True))]
+    own = losses.new_tensor([-1 if wrong else len(ids)], dtype=torch.int64)
+    sizes = [int(size) for size in _gathered(own)]
+    if wrong or min(sizes) < 0:
+        other = f"rank {sizes.index(-1)} has ids or losses that cannot be recorded, so no rank records any"
+        raise ValueError(wrong or f"{other}; its error says which")
+    pairs = losses.new_zeros((2, max(sizes)), dtype=torch.float64)  # exact for both
+    pairs[0, : len(ids)], pairs[1, : len(ids)] = ids.to(losses.device), losses.float()
+    numbers = [pair.numpy(force=True)[:, :size] for pair, size in zip(_gathered(pairs), sizes, strict=True)]
+    return [(ids.astype(np.int64), losses.astype(np.float32)) for ids, losses in numbers]
+
+
+def _gathered(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensor of every rank, in order."""
     parts = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, tensor.contiguous())
+    distributed.all_gather(parts, tensor)
     return parts

@@ -67,6 +67,10 @@ class Ranked(abc.ABC):
     def _settings(self) -> dict[str, Any]:
         """What batches depend on, shortly: a state of others is refused."""
 
+    def _range(self) -> tuple[int, int | None]:
+        """The first step and the last that a state may be of; None where the last is not known."""
+        return 0, len(self)
+
     def _place(self, step: int) -> dict[str, Any]:
         """What to go on from at `step`."""
         return {"step": step}
@@ -81,8 +85,11 @@ class Ranked(abc.ABC):
         Args:
             step: the step to go on with, one more than the `.step` of the last batch trained on. By default
                 that of the next batch, which a DataLoader with workers asks for ahead of training.
+
+        Raises ValueError for a step that nothing goes on from.
         """
-        reached = whole("step", self.step if step is None else step, low=0)
+        low, high = self._range()
+        reached = whole("step", self.step if step is None else step, low=low, high=high)
         return self._place(reached) | self._settings()
 
     def load_state_dict(self, state: Any) -> None:

@@ -302,9 +302,14 @@ class token_budget(Ranked):
             np.add.at(counts, ids, 1)
         return counts
 
+    def _range(self) -> tuple[int, int | None]:
+        return 0, None  # to know the last, all would be planned
+
     def _place(self, step: int) -> dict[str, Any]:
         window = self._window_of(step)
-        window = self._windows() if window is None else window
+        if window is None:
+            window = self._windows()
+            whole("step", step, low=0, high=self._first_of(window))
         inner = self.sampler.state_dict(min(window * self.window, len(self.sampler)))
         return {"step": step, "first": self._first_of(window), "cut": self._cut_at(step), "sampler": inner}
 
@@ -323,11 +328,14 @@ class token_budget(Ranked):
     def _resume(self, state: dict[str, Any]) -> None:
         first = whole("first", state["first"], low=0)
         step = whole("step", state["step"], low=first)
+        own, base = self.sampler.state_dict(), self._base
         self.sampler.load_state_dict(state["sampler"])
         at, steps = self.sampler.step, len(self.sampler)
         self._rebase(-(-at // self.window), first)
         shorter = at % self.window and at < steps  # the last window of a stream that has more steps now
         if shorter or (step > first and self._cut_at(step) != state["cut"]):
+            self.sampler.load_state_dict(own)
+            self._rebase(*base)
             raise ValueError(
                 f"the state is of a window of other samples than this sampler's, whose stream has {steps} "
                 "steps; make the stream with the steps and weights of before, or change them between two "
