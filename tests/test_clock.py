@@ -163,6 +163,30 @@ def test_a_run_does_not_wait_for_an_axis_that_nobody_counts(axis):
     assert clock.at(axis) == 0
 
 
+def test_an_axis_that_a_resumed_loop_counts_no_longer_paces_nothing():
+    before, clock = Clock(steps=1, samples=1, tokens=8, flops=100), Clock()
+    clock.load_state_dict(before.state_dict())
+    assert clock.at("flops") == 100
+    clock.tick(samples=1, tokens=8)
+    with pytest.raises(
+        ValueError, match="no flops were counted since a state with 100 was loaded, so nothing"
+    ):
+        clock.reached(flops=200)
+    clock.tick(samples=1, tokens=8, flops=50)
+    assert clock.at("flops") == 150
+
+
+def test_a_pause_within_a_pause_ends_with_the_outer_one():
+    times = iter(range(100))
+    clock = Clock(timer=lambda: 10**9 * next(times))
+    with clock.paused():  # from 1 to 3
+        with clock.paused():
+            pass
+        clock.load_state_dict(clock.state_dict())
+    clock.tick(samples=1, tokens=1)
+    assert clock.seconds == 2
+
+
 def test_a_tick_in_a_pause_takes_no_time():
     times = iter([0, 3, 9, 11])
     clock = Clock(timer=lambda: 10**9 * next(times))

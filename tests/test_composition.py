@@ -502,6 +502,43 @@ def test_a_refused_state_changes_nothing():
     assert {name: part.state_dict() for name, part in run.parts.items()} == before
 
 
+def accumulated(updates, micro=4):
+    """A run whose clock ticks once in so many batches, and the last of these."""
+    clock, sampler = de.Clock(timer=int), de.samplers.shuffled(800, batch_size=8, seed=1, steps=40)
+    run, batches, last = de.compose(clock=clock, sampler=sampler, length=64), iter(sampler), None
+    for _ in range(updates):
+        for _ in range(micro):
+            last = next(batches)
+        clock.tick(samples=micro * 8, tokens=micro * 8 * 64)
+    return run, last
+
+
+def test_gradient_accumulation_resumes_with_the_batch_that_comes_next():
+    run, last = accumulated(5)
+    with pytest.raises(
+        ValueError, match=r"160 samples in 5 steps.* have 8.*state_dict\(step=batch.step \+ 1\)"
+    ):
+        run.state_dict()
+    state = run.state_dict(step=last.step + 1)
+    resumed, _ = accumulated(0)
+    resumed.load_state_dict(state)
+    assert (resumed.parts["sampler"].step, resumed.parts["clock"].steps) == (20, 5)
+    with pytest.raises(
+        ValueError, match="the clock is at step 5 and the sampler is at step 19; expected states of"
+    ):
+        resumed.load_state_dict(state | {"sampler": state["sampler"] | {"step": 19}})
+
+
+def test_importance_is_planned_to_an_end_that_is_said():
+    sampler = de.samplers.importance(100, batch_size=10, seed=1, epochs=5)
+    with pytest.raises(ValueError, match=r"depends on losses to come; say until=\{'steps': 50\}, as many"):
+        de.compose(clock=de.Clock(), sampler=sampler, length=64)
+    run = de.compose(clock=de.Clock(), sampler=sampler, length=64, until={"steps": 50})
+    assert (run.predict().steps, run.notes) == (50, ())
+    longer = de.compose(clock=de.Clock(), sampler=sampler, length=64, until={"steps": 51})
+    assert "the sampler has 50 steps, and the run needs 51" in longer.notes[0]
+
+
 def test_a_state_of_several_moments_is_refused():
     state = live().state_dict()
     state["clock"] = de.Clock(steps=30).state_dict()

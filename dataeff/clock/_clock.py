@@ -10,6 +10,7 @@ from torch import distributed
 from dataeff._check import real, whole
 from dataeff.clock._counts import AXES, COUNTED, Meter, Processed, added, none, over_ranks
 
+_ALWAYS = ("steps", "samples", "tokens")
 _SOURCES = {"layer_tokens": "route= (or layer_tokens=)", "flops": "route= and cost= (or flops=)"}
 
 
@@ -51,8 +52,9 @@ class Clock:
         self._group, self._timer = group, timer
         self._read = none() | {name: whole(name, count, low=0) for name, count in counts.items()}
         self._own = none()
-        self._given = {"steps", "samples", "tokens"}
+        self._given, self._ticked = set(_ALWAYS), False
         self._since: int | None = timer()
+        self._pauses = 0
 
     @property
     def steps(self) -> int:
@@ -134,6 +136,7 @@ class Clock:
             more |= {"flops": whole("flops", cost(processed), low=0)} if cost is not None else {}
             given, counts = given | more, counts | more
         self._given.update(given)
+        self._ticked = True
         self._own = added(self._own, counts | {"steps": 1, "wall_ns": self._lap()})
         if not self._shared():
             self._read, self._own = added(self._read, self._own), none()
@@ -162,15 +165,16 @@ class Clock:
     def at(self, axis: str) -> int:
         """The count on one of `AXES`, for what is paced by it.
 
-        Raises ValueError for another name, for what was never counted though steps were, and for what was not
-        read since the last tick on several ranks.
+        Raises ValueError for another name, for what was not counted though steps were, since the last state
+        was loaded if one was, and for what was not read since the last tick on several ranks.
         """
         if axis not in AXES:
             raise ValueError(f"on is {axis!r}; expected one of {', '.join(AXES)}")
         count = self._count(axis)
-        if count == 0 and self.steps and axis not in self._given:
+        if axis not in self._given and (self._ticked or (count == 0 and self.steps)):
+            when = f"since a state with {count} was loaded" if count else f"in {self.steps} steps"
             raise ValueError(
-                f"no {axis} were counted in {self.steps} steps, so nothing can be paced or ended by them; "
+                f"no {axis} were counted {when}, so nothing can be paced or ended by them; "
                 f"give {_SOURCES.get(axis, f'{axis}=')} to tick"
             )
         return count
@@ -192,10 +196,12 @@ class Clock:
         """In its block, as of an evaluation, no wall time counts."""
         (self._own if self._shared() else self._read)["wall_ns"] += self._lap()
         self._since = None
+        self._pauses += 1
         try:
             yield
         finally:
-            self._since = self._timer()
+            self._pauses -= 1
+            self._since = None if self._pauses else self._timer()
 
     def state_dict(self) -> dict[str, int]:
         """The counts over all ranks, as plain integers: read them first, then any rank's will do."""
@@ -207,7 +213,8 @@ class Clock:
             found = list(state) if isinstance(state, Mapping) else state
             raise ValueError(f"a clock's state has the keys {list(COUNTED)}; got {found}")
         self._read = {name: whole(name, state[name], low=0) for name in COUNTED}
-        self._own, self._since = none(), self._timer()
+        self._own, self._since = none(), None if self._pauses else self._timer()
+        self._given, self._ticked = set(_ALWAYS), False
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Clock):

@@ -12,7 +12,7 @@ from dataeff.composition._plan import Plan
 from dataeff.composition._prediction import Prediction
 from dataeff.flops import Cost
 from dataeff.routing import Route
-from dataeff.samplers import token_budget
+from dataeff.samplers import importance, token_budget
 
 
 @attrs.frozen(eq=False)
@@ -44,13 +44,20 @@ class Composed:
         """Tokens of a row at a step, as the mean over blocks."""
         return self.predict().effective_length(step)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, step: int | None = None) -> dict[str, Any]:
         """The states of all parts, for `torch.load(weights_only=True)`.
 
-        The sampler's goes on with the clock's step, which counts what was trained on, and not with its own,
-        which a loader asks ahead.
+        Args:
+            step: the sampler's to go on with, one more than the `.step` of the last batch trained on. By
+                default the clock's, which counts what was trained on, and not the sampler's own, which a
+                loader asks ahead. With gradient accumulation a step of the clock is several of the sampler's,
+                so it is to be said.
+
+        Raises ValueError where no step is said and the clock has counted more samples than as many batches of
+        the sampler have.
         """
-        reached = self.parts["clock"].steps
+        clock, sampler = self.parts["clock"], self.parts.get("sampler")
+        reached = parts_of.reached(clock, sampler) if step is None else step
         return {
             name: part.state_dict(reached) if name == "sampler" else part.state_dict()
             for name, part in self.parts.items()
@@ -65,7 +72,7 @@ class Composed:
             found = list(state) if isinstance(state, Mapping) else state
             raise ValueError(f"the state is of {found}; expected {list(self.parts)}")
         steps = parts_of.steps_of(state)
-        if len(set(steps.values())) > 1:
+        if not parts_of.are_of_one_moment(state, self.parts.get("sampler")):
             told = " and ".join(f"the {name} is at step {step}" for name, step in steps.items())
             raise ValueError(f"{told}; expected states of one moment, as state_dict() gives them")
         before = {name: part.state_dict() for name, part in self.parts.items()}
@@ -142,6 +149,12 @@ def compose(
     ours = next(iter(parts_of.by_clocks(schedulers)), None)
     if until is None and sampler is None:
         raise ValueError("there is no sampler to end the run; say until={'steps': 1000}, or tokens, ...")
+    if until is None and isinstance(sampler, importance):
+        most = parts_of.most_steps(sampler)
+        raise ValueError(
+            f"how many steps importance has depends on losses to come; say until={{'steps': {most}}}, as "
+            "many as it has if it leaves out nothing, or fewer"
+        )
     growing = parts_of.growing_of(sampler)
     known = parts_of.blocks_of(route, cost, blocks)
     plan = Plan(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dataeff.composition._parts import by_clocks
+from dataeff.composition._parts import by_clocks, most_steps
 from dataeff.composition._rate_notes import rate_notes
 from dataeff.lr import by_clock
 from dataeff.samplers import token_budget
@@ -105,7 +105,7 @@ def short(plan: "Plan", sampler: Any) -> list[str]:
     """
     if sampler is None:
         return []
-    notes, steps, held = [], plan.predict().steps, len(sampler)
+    notes, steps, held = [], plan.predict().steps, most_steps(sampler)
     if isinstance(sampler, token_budget) and 0 < held <= _FEW:
         batches: list[Any] = [sampler.global_batch(step) for step in range(held)]
         samples, tokens = sum(batch.samples for batch in batches), sum(batch.tokens for batch in batches)

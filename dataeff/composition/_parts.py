@@ -11,7 +11,7 @@ from dataeff.clock import Clock
 from dataeff.flops import Cost
 from dataeff.lr import by_clock
 from dataeff.routing import Route
-from dataeff.samplers import curriculum, token_budget
+from dataeff.samplers import curriculum, importance, token_budget
 
 _SHOWN = 60
 _STATE = ("state_dict", "load_state_dict")
@@ -154,6 +154,53 @@ def steps_of(state: Mapping[str, Any]) -> dict[str, int]:
     asked = {"clock": "steps", "sampler": "step"}
     tables = {name: state[name] for name in asked if isinstance(state.get(name), Mapping)}
     return {name: table[asked[name]] for name, table in tables.items() if asked[name] in table}
+
+
+def most_steps(sampler: Any) -> int:
+    """How many steps a sampler has; of one that chooses epoch by epoch, if it leaves out nothing.
+
+    Examples:
+        >>> most_steps(importance(100, batch_size=8, seed=1, epochs=4))
+        52
+    """
+    if isinstance(sampler, importance):
+        return sampler.epochs * -(-sampler.samples // sampler.batch_size)
+    return len(sampler)
+
+
+def reached(clock: Clock, sampler: Any) -> int:
+    """The step of a sampler that goes on where a clock stands, one step of it a batch.
+
+    Raises ValueError where the clock counted more samples than so many batches have.
+
+    Examples:
+        >>> reached(Clock(steps=5, samples=40), importance(100, batch_size=8, seed=1, epochs=4))
+        5
+    """
+    size = getattr(sampler, "batch_size", None)
+    if size is not None and clock.samples > clock.steps * size:
+        raise ValueError(
+            f"the clock has counted {clock.samples:,} samples in {clock.steps:,} steps, and the sampler's "
+            f"batches have {size:,}, so it is further: with gradient accumulation, say "
+            "state_dict(step=batch.step + 1) of the last batch that was trained on"
+        )
+    return clock.steps
+
+
+def are_of_one_moment(state: Mapping[str, Any], sampler: Any) -> bool:
+    """Whether the states of clock and sampler fit: as many steps, or as many samples, in several a step.
+
+    Examples:
+        >>> state = {"clock": {"steps": 5, "samples": 160}, "sampler": {"step": 20}}
+        >>> sampler = importance(800, batch_size=8, seed=1, epochs=4)
+        >>> are_of_one_moment(state, sampler), are_of_one_moment(state | {"sampler": {"step": 9}}, sampler)
+        (True, False)
+    """
+    steps = steps_of(state)
+    if len(set(steps.values())) < 2:
+        return True
+    samples, size = state["clock"].get("samples"), getattr(sampler, "batch_size", None)
+    return steps["sampler"] > steps["clock"] and (size is None or samples == steps["sampler"] * size)
 
 
 def _has(value: Any, *names: str) -> bool:
