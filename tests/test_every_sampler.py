@@ -354,7 +354,7 @@ def test_a_larger_window_pads_less():
     assert padding(40) < 1.05 < 1.2 < padding(1)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64, ">i4"])
 def test_lengths_are_whole_numbers_of_any_dtype(dtype):
     stream = shuffled(100, batch_size=20, seed=1)
     expected = token_budget(stream, lengths=LENGTHS, max_tokens=100)

@@ -1,6 +1,7 @@
-from collections import OrderedDict, UserDict, defaultdict
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -120,7 +121,14 @@ def test_pieces_of_a_dict_keep_their_company():
 def test_pieces_of_hidden_states_are_cut_along_the_sequence():
     batch = torch.arange(24.0).reshape(1, 6, 4)
     assert torch.equal(reshape(batch, 2), batch.reshape(3, 2, 4))
-    assert reshape(batch, 4, padding=7)[1, 2:].unique().tolist() == [7]
+    for seven in (7, 7.0, np.int64(7), np.float32(7)):
+        assert reshape(batch, 4, padding=seven)[1, 2:].unique().tolist() == [7]
+
+
+def test_a_named_tuple_beside_the_rows_stays_what_it_is():
+    Shown = namedtuple("Shown", "size scale")
+    batch = {"input_ids": torch.zeros(2, 4), "shown": Shown(3, 4)}
+    assert reshape(batch, 2)["shown"] == Shown(3, 4)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def _as_lengths(lengths: Any) -> NDArray[Any]:
         array = array.astype(np.int64)
     if len(array) and array[least := int(array.argmin())] < 0:
         raise ValueError(f"the length of sample {least} is {array[least]}; expected 0 or more")
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _shown(lengths: NDArray[Any]) -> str:

@@ -82,7 +82,7 @@ def _fill(
     size: int,
     length: int,
 ) -> float:
-    if isinstance(padding, int | float):
+    if padding is not None and not isinstance(padding, Mapping):
         return padding
     known = dict(padding or {})
     if "attention_mask" in aligned or "labels" in aligned:
@@ -98,6 +98,6 @@ def _fill(
 def _repeated(value: Any, rows: int, pieces: int) -> Any:
     if isinstance(value, torch.Tensor) and value.dim() and len(value) == rows:
         return value.repeat_interleave(pieces, 0)
-    if isinstance(value, list | tuple) and len(value) == rows:
+    if isinstance(value, list | tuple) and len(value) == rows and not hasattr(value, "_fields"):
         return type(value)(item for item in value for _ in range(pieces))
     return value
