@@ -95,11 +95,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+_held: set[int] = set()  # descriptors of folders that this process holds
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder against other processes that do the same; they wait. A killed holder lets go.
 
-    On Windows nothing is held: do not build into one folder twice at once there.
+    Its forks do not hold it. On Windows nothing is held: do not build into one folder twice at once there.
 
     Examples:
         >>> import tempfile
@@ -110,12 +113,26 @@ def locked(folder: Path) -> Iterator[None]:
     if sys.platform == "win32":
         yield
     else:
-        handle = os.open(folder, os.O_RDONLY)
+        handle, holder = os.open(folder, os.O_RDONLY), os.getpid()
+        _held.add(handle)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(handle)
+            if os.getpid() == holder:  # in a fork it is closed already
+                fcntl.flock(handle, fcntl.LOCK_UN)  # whoever else has it open
+                _held.discard(handle)
+                os.close(handle)
+
+
+def _leave_to_parent() -> None:
+    """In a fork, close what the parent holds: it stays held, but ends with the parent."""
+    while _held:
+        os.close(_held.pop())
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def write_json(path: Path, content: Any) -> None:

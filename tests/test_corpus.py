@@ -229,3 +229,41 @@ def test_offsets_that_do_not_fit_are_refused():
         de.corpus.Ragged(np.arange(3), np.array([0, 2]))
     with pytest.raises(ValueError, match="tokens are 2-D int64; expected a flat array of integers"):
         de.corpus.Ragged(np.zeros((2, 2), np.int64), np.array([0, 4]))
+
+
+def test_a_dict_of_columns_is_no_corpus():
+    with pytest.raises(
+        ValueError, match="the corpus is a dict of 'id', 'text'; expected samples: give one of"
+    ):
+        de.corpus.open({"id": [1, 2], "text": ["a", "b"]})
+    assert de.corpus.open({0: [1], 1: [2, 3]})[1].tolist() == [2, 3]
+
+
+def test_a_text_that_is_none_is_named():
+    with pytest.raises(ValueError, match="sample 1 is no valid text: surrogates not allowed"):
+        de.corpus.open(["fine", "a\ud800b"])
+
+
+def test_token_ids_of_the_other_byte_order_are_read():
+    tokens, offsets = np.array([1, 2, 300], ">u2"), np.array([0, 1, 3], ">i4")
+    ragged, listed = de.corpus.Ragged(tokens, offsets), de.corpus.open([tokens[:1], tokens[1:]])
+    for corpus in (ragged, listed):
+        assert corpus.shard(0, 2).tokens.dtype.isnative
+        assert de.metrics.type_token_ratio()(corpus).tolist() == [1, 1]
+        assert corpus.fingerprint() == de.corpus.from_samples([[1], [2, 300]]).fingerprint()
+
+
+def test_a_hugging_face_dataset_is_read_through_its_transform():
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"text": ["to be", "or not"]})
+    tokenized = rows.with_transform(lambda some: {"input_ids": [[7] * 3 for _ in some["text"]]})
+    assert [sample.tolist() for sample in de.corpus.open(tokenized)] == [[7, 7, 7], [7, 7, 7]]
+    with pytest.raises(
+        ValueError, match=r"has a transform, .*; give dataeff.corpus.map_dataset\(dataset\) inst"
+    ):
+        de.corpus.hf_dataset(tokenized)
+    for read in (de.corpus.open, de.corpus.hf_dataset):
+        with pytest.raises(
+            ValueError, match=r"a IterableDataset without len\(\) or .*: write the stream to files"
+        ):
+            read(rows.to_iterable_dataset())

@@ -1,6 +1,7 @@
 """Kills, full disks and corpora that change: a build goes on to the same bytes, or says what is wrong."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 import dataeff as de
+from dataeff._files import locked
 from tests.conftest import ROOT
 
 SAMPLES = 180
@@ -278,6 +280,70 @@ def test_a_killed_build_leaves_no_worker_behind(tmp_path):
                 os.killpg(child.pid, signal.SIGKILL)
 
 
+# Forks, which have open what their parent had.
+
+
+def build_twice_on_forks(out):
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, mp_context=context) as pool, within(60):
+        build(numbered(30), out, ["length"], pool)
+        build(numbered(30), out, ["vocab_rarity"], pool)
+
+
+def test_builds_share_an_executor_of_forks(nursery, tmp_path):
+    nursery(build_twice_on_forks, tmp_path / "idx")
+    assert de.index.open(tmp_path / "idx").metrics == ("length", "vocab_rarity")
+
+
+def die_and_leave_a_fork(folder):
+    with locked(folder):
+        child = forked(time.sleep, 60)
+        (folder / "child").write_text(str(child))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def held_after_death(folder):
+    """The time that a folder stays held after the holder was killed, as an error if it is long."""
+    assert ended(forked(die_and_leave_a_fork, folder)) == -signal.SIGKILL
+    try:
+        with within(20), locked(folder):
+            pass
+    finally:
+        os.kill(int((folder / "child").read_text()), signal.SIGKILL)
+
+
+def test_a_killed_holder_lets_go_of_a_folder_though_its_fork_lives(nursery, tmp_path):
+    nursery(held_after_death, tmp_path)
+
+
+def is_held(folder):
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def left_by_fork(folder):
+    """Whether the folder is held while it should be, after it should be."""
+    child = None
+    try:
+        with locked(folder):
+            child = os.fork()
+            inside = bool(child) and ended(child) == 0 and is_held(folder)
+    finally:
+        if child == 0:
+            os._exit(0)
+    return inside, is_held(folder)
+
+
+def test_a_fork_does_not_let_go_of_what_its_parent_holds(nursery, tmp_path):
+    assert nursery(left_by_fork, tmp_path) == (True, False)
+
+
 # Open files: 1024 a process on most machines, 256 on some.
 
 
@@ -502,6 +568,40 @@ def test_a_commit_that_was_cut_off_is_completed_by_the_next_add(tmp_path):
         build(numbered(SAMPLES), tmp_path / "idx", ["vocab_rarity"])
     assert index.add(ranks).metrics == ("length", "vocab_rarity", "rank")
     assert tree(tmp_path / "idx") == tree(tmp_path / "whole")
+
+
+# Files of an index that are damaged.
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("count", [150, SAMPLES])
+@pytest.mark.parametrize("file", ["slow/values.npy", "length/order.npy", "vocab_rarity/fitted.npy"])
+def test_a_metric_that_is_damaged_is_made_again(tmp_path, small_shards, log, count, file):
+    build(numbered(150), tmp_path / "idx")
+    damage(tmp_path / "idx" / file)
+    before = len(log())
+    build(numbered(count), tmp_path / "idx").verify()
+    assert len(log()) - before == (count if "slow" in file else count - 150)
+    build(numbered(count), tmp_path / "fresh")
+    assert tree(tmp_path / "idx") == tree(tmp_path / "fresh")
+
+
+def test_a_metric_that_is_gone_is_made_again_and_others_are_left(tmp_path):
+    build(numbered(30), tmp_path / "idx", ["length", "vocab_rarity"])
+    whole = tree(tmp_path / "idx")
+    shutil.rmtree(tmp_path / "idx/length")
+    damage(tmp_path / "idx/vocab_rarity/values.npy")
+    index = build(numbered(30), tmp_path / "idx", ["length"])
+    assert [name for name in whole if tree(tmp_path / "idx")[name] != whole[name]] == [
+        "vocab_rarity/values.npy"
+    ]
+    with pytest.raises(ValueError, match=r"vocab_rarity/values.npy has checksum .*; rebuild it"):
+        index.values("vocab_rarity")
 
 
 # Files that change under a reader.

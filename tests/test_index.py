@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,6 +85,13 @@ def test_what_is_no_executor_is_refused(tmp_path, executor):
         build(tmp_path / "idx", executor=executor)
 
 
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("workers", [0, -1, 1.5])
+def test_workers_that_cannot_be_are_refused(tmp_path, executor, workers):
+    with pytest.raises(ValueError, match=f"workers is {workers}; expected a whole number of at least 1"):
+        build(tmp_path / "idx", executor=executor, workers=workers)
+
+
 def test_an_executor_of_one_s_own_is_used_and_left_open(tmp_path):
     with ThreadPoolExecutor(1) as pool:
         build(tmp_path / "idx", executor=pool)
@@ -123,6 +131,40 @@ def test_a_corpus_that_is_shortened_while_it_is_indexed_is_named(tmp_path):
         de.index.build(corpus, [max], out=tmp_path / "idx", executor=Remote(), progress=False)
 
 
+class Growing:
+    """A folder that another process still writes into, say."""
+
+    count = 50
+
+    def __len__(self):
+        return Growing.count
+
+    def __getitem__(self, index):
+        return np.arange(index % 7 + 1)
+
+
+def grown(tokens):
+    Growing.count = 60
+    return len(tokens)
+
+
+@pytest.mark.parametrize("known", [0, 40])
+def test_a_corpus_that_grows_while_it_is_indexed_is_named(tmp_path, monkeypatch, known):
+    if known:
+        monkeypatch.setattr(Growing, "count", known)
+        de.index.build(Growing(), ["length"], out=tmp_path / "idx", progress=False)
+    monkeypatch.setattr(Growing, "count", 50)
+    metrics = ["length", grown]
+    with pytest.raises(
+        ValueError, match=r"had 50 samples when the build began and has 60 by now; .* build once more"
+    ):
+        de.index.build(Growing(), metrics, out=tmp_path / "idx", progress=False)
+    assert (tmp_path / "idx/manifest.json").exists() == bool(known)
+    de.index.build(Growing(), metrics, out=tmp_path / "idx", progress=False)
+    de.index.build(Growing(), metrics, out=tmp_path / "fresh", progress=False)
+    assert tree(tmp_path / "idx") == tree(tmp_path / "fresh")
+
+
 class Killed(BaseException):
     """Not an Exception: nothing on the way catches it, as nothing catches a kill."""
 
@@ -149,6 +191,35 @@ def test_a_build_cut_off_goes_on_and_gives_the_same_bytes(tmp_path, small_shards
     assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
     parts = written
     assert not set(parts) & set(again)
+
+
+@pytest.mark.parametrize("between", ["build", "add", "values"])
+def test_pieces_of_a_build_cut_off_outlive_another_that_is_finished(
+    tmp_path, small_shards, monkeypatch, between
+):
+    if between != "values":
+        build(tmp_path, ["length"])
+    written, write_part = [], _build._files.write_part
+
+    def write_some(path, array):
+        if len(written) == 2:
+            raise Killed
+        written.append(path)
+        write_part(path, array)
+
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(_build._files, "write_part", write_some)
+        with pytest.raises(Killed):
+            build(tmp_path, [halves])
+    if between == "build":
+        build(tmp_path, ["type_token_ratio"])
+    elif between == "add":
+        de.index.open(tmp_path).add({"rank": range(50)})
+    else:
+        de.index.from_values({"rank": range(50)}, out=tmp_path, corpus=de.corpus.open(TEXTS))
+    assert sorted((tmp_path / "parts").iterdir()) == sorted(written)
+    build(tmp_path, [halves]).verify()
+    assert not (tmp_path / "parts").exists()
 
 
 def test_a_part_that_is_torn_is_made_again(tmp_path, small_shards, monkeypatch):
@@ -287,6 +358,8 @@ def test_a_metric_made_otherwise_under_the_same_name_is_refused(tmp_path):
     ("metrics", "said"),
     [
         ("length", r"metrics is the string 'length'; expected a list"),
+        (halves, r"metrics is <function halves at .*>; expected a list, of one metric too: \[metric\]"),
+        (de.metrics.mtld(), r"metrics is mtld\(threshold=0.72\); expected a list"),
         ([], "expected at least one"),
         (["length", "length"], r"each of its own name"),
         ([lambda tokens: 1], "'<lambda>' cannot name a metric"),
@@ -314,12 +387,85 @@ def test_an_empty_corpus_is_refused(tmp_path):
         ({}, "the shapes"),
         ({"a": [1.0, float("inf")]}, "the values of 'a' gives inf for sample 1"),
         ({"a": ["x"]}, "expected bools, ints or floats"),
+        ({"a": [1.0, [2.0, 3.0]]}, r"the values of 'a' gives \[2.0, 3.0\]; expected one number a sample"),
+        ({"a": [2**63, -1]}, f"gives -1 and {2**63}; expected whole numbers that int64 or uint64 holds"),
+        ({"a": [2**64, 1]}, f"gives 1 and {2**64}; expected whole numbers that int64 or uint64 holds"),
     ],
 )
 def test_values_that_are_no_difficulties_are_refused(tmp_path, values, said):
     with pytest.raises(ValueError, match=said):
         de.index.from_values(values, out=tmp_path / "idx")
     assert not (tmp_path / "idx").exists()
+
+
+@pytest.mark.parametrize("many", [list, tuple, np.array])
+def test_whole_numbers_are_exact(tmp_path, many):
+    values = [2**63 + 5, 2**63 + 1, 7, 2**63 + 3]
+    given = np.array(values, np.uint64) if many is np.array else many(values)
+    index = de.index.from_values({"hash": given}, out=tmp_path)
+    assert index.values("hash").dtype == np.uint64
+    assert index.values("hash").tolist() == values
+    assert index.order("hash").tolist() == [2, 1, 3, 0]
+
+
+def large(tokens):
+    return 2**63 + 1 if bytes(tokens).endswith(b"31") else 2**53 + len(tokens)
+
+
+def large_and_negative(tokens):
+    return -1 if bytes(tokens) == b"0" else large(tokens)
+
+
+def test_whole_numbers_are_exact_wherever_shards_are_cut(tmp_path, small_shards, monkeypatch):
+    index = build(tmp_path / "cut", [large])
+    assert index.values("large").dtype == np.uint64
+    assert index.values("large").tolist() == [large(text.encode()) for text in TEXTS]
+    with pytest.raises(
+        ValueError, match=r"'large_and_negative' gives -1 and numbers from 2\*\*63 on; expected"
+    ):
+        build(tmp_path / "negative", [large_and_negative])
+    monkeypatch.undo()
+    build(tmp_path / "whole", [large])
+    assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
+    with pytest.raises(ValueError, match=f"gives -1 and {2**63 + 1}; expected whole numbers"):
+        build(tmp_path / "negative", [large_and_negative])
+
+
+def test_tensors_are_values(tmp_path):
+    values = torch.tensor([0.5, 0.25], requires_grad=True)
+    forms = {"grad": values, "bf16": values.bfloat16(), "list": list(values), "plain": values.detach()}
+    index = de.index.from_values(forms, out=tmp_path)
+    for name in forms:
+        assert index.values(name).dtype == np.float32
+        assert index.values(name).tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("combine", "said"),
+    [
+        (
+            lambda: de.index.rank([0.5, float("nan"), 0.1]),
+            "difficulty 0 gives nan for sample 1; expected a finite",
+        ),
+        (lambda: de.index.lexicographic([1, 2], [0.5, float("inf")]), "difficulty 1 gives inf for sample 1"),
+        (lambda: de.index.weighted_sum([[float("nan")]], [1.0]), "difficulty 0 gives nan for sample 0"),
+        (lambda: de.index.rank([[1, 2]]), r"shapes \[\(1, 2\)\]; expected one number a sample in each"),
+        (
+            lambda: de.index.weighted_sum([[1, 2, 3], [1]], [1, 1]),
+            r"shapes \[\(3,\), \(1,\)\]; expected one number",
+        ),
+        (lambda: de.index.lexicographic([1, 2, 3], [1]), r"shapes \[\(3,\), \(1,\)\]; expected one number"),
+        (lambda: de.index.weighted_sum(np.zeros((0, 2)), []), "got 0 difficulties and 0 weights"),
+        (lambda: de.index.rank(["easy"]), "expected bools, ints or floats"),
+    ],
+)
+def test_what_cannot_be_combined_is_refused(combine, said):
+    with pytest.raises(ValueError, match=said):
+        combine()
+
+
+def test_rows_of_an_array_are_summed():
+    assert de.index.weighted_sum(np.array([[1, 2], [3, 4]]), np.array([1, 10])).tolist() == [31, 42]
 
 
 def test_no_values_are_refused(tmp_path):
@@ -392,6 +538,15 @@ def test_verify_finds_a_changed_byte(index):
         ValueError, match=r"loss/values.npy has checksum .*; the manifest says .*; rebuild it"
     ):
         index.verify()
+
+
+def test_damaged_values_can_be_given_anew(index):
+    with pytest.raises(ValueError, match="already holds 'loss'; choose another name"):
+        index.add({"loss": range(len(index))})
+    (index.path / "loss/order.npy").write_bytes(b"damaged")
+    again = index.add({"loss": range(len(index))})
+    again.verify()
+    assert again.values("loss").tolist() == list(range(len(index)))
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):

@@ -7,13 +7,14 @@ import sys
 from collections import Counter
 
 import attrs
+import numba
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataeff import metrics
+from dataeff import index, metrics
 from dataeff.corpus import from_samples
 
 samples = st.lists(st.lists(st.integers(0, 300), max_size=30), min_size=1, max_size=20)
@@ -82,6 +83,46 @@ def test_a_value_that_is_not_finite_is_refused_with_its_sample(value, said):
 def test_a_function_that_gives_no_number_is_refused(function):
     with pytest.raises(ValueError, match="expected one number a sample|expected bools, ints or floats"):
         metrics.per_sample(function)([[1], [2]])
+
+
+def test_lists_of_several_lengths_are_no_numbers():
+    with pytest.raises(ValueError, match=r"gives \[1, 2\]; expected one number a sample"):
+        metrics.per_sample(lambda tokens: tokens.tolist() if len(tokens) > 1 else 0)([[1], [1, 2]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_are_numbers(dtype):
+    loss = torch.tensor([0.5], dtype=dtype, requires_grad=True)
+    for metric in (metrics.per_sample(lambda tokens: loss[0]), metrics.batched(lambda shard: loss)):
+        assert metric([[1, 2]]).tolist() == [0.5]
+        assert metric([[1, 2]]).dtype == np.float32
+
+
+def smallest(tokens):
+    tokens.sort()
+    return tokens[0]
+
+
+def test_a_function_that_writes_into_tokens_is_told_to_copy_them():
+    corpus = from_samples([[3, 1, 2]])
+    for metric in (metrics.per_sample(smallest), metrics.batched(lambda shard: [smallest(shard.tokens)])):
+        with pytest.raises(
+            ValueError, match=r"writes into the tokens \(.*read-only\); copy them first: tokens.copy"
+        ):
+            metric(corpus)
+    assert corpus[0].tolist() == [3, 1, 2]
+    assert metrics.per_sample(lambda tokens: smallest(tokens.copy()))(corpus).tolist() == [1]
+
+
+def total(tokens):
+    return tokens.sum()
+
+
+def test_a_function_that_numba_compiles_is_a_metric():
+    compiled = metrics.per_sample(numba.njit(total))
+    assert compiled([[1, 2], [3]]).tolist() == [3, 3]
+    assert metrics.identity(compiled) == metrics.identity(metrics.per_sample(total))
+    assert metrics.identity(weighted((numba.njit(total),))) == metrics.identity(weighted((total,)))
 
 
 def test_bools_ints_and_floats_stay_what_they_are():
@@ -192,3 +233,38 @@ def test_a_metric_with_fit_and_no_merge_says_so():
 
     with pytest.raises(NotImplementedError, match=r"Half has fit\(\) but no merge\(\)"):
         Half().merge(np.zeros(1), np.zeros(1))
+
+
+@attrs.frozen
+class fitted_by(metrics.Metric):
+    own: object
+
+    def fit(self, shard):
+        return self.own
+
+    def merge(self, first, second):
+        return first
+
+    def score(self, shard, fitted):
+        return np.zeros(len(shard))
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (np.array([None]), "1-D object"),
+        (np.array(["a"]), "1-D <U1"),
+        (np.ones((1, 1)), "2-D float64"),
+        ({}, "dict"),
+    ],
+)
+def test_statistics_that_are_no_numbers_are_refused(tmp_path, own, said):
+    with pytest.raises(
+        ValueError, match=rf"fit\(\) gives {said}; expected a one-dimensional array of numbers"
+    ):
+        index.build(["a"], {"m": fitted_by(own)}, out=tmp_path, progress=False)
+
+
+def test_statistics_may_be_tensors(tmp_path):
+    built = index.build(["a"], {"m": fitted_by(torch.ones(2))}, out=tmp_path, progress=False)
+    assert built.fitted("m").tolist() == [1, 1]

@@ -15,6 +15,7 @@ A corpus is an ordered collection of samples, each a flat array of tokens.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dataeff import registry
 from dataeff.corpus._arrow import arrow, parquet
 from dataeff.corpus._base import Corpus, Shard, as_fingerprint
 from dataeff.corpus._bin import bin
-from dataeff.corpus._datasets import hf_dataset, map_dataset
+from dataeff.corpus._datasets import hf_dataset, map_dataset, transforms
 from dataeff.corpus._digest import digest
 from dataeff.corpus._joined import Joined
 from dataeff.corpus._jsonl import jsonl
@@ -192,7 +193,12 @@ def _format_of_object(source: Any) -> str | None:
         records = isinstance(source, list | tuple) and len(source) > 0 and isinstance(source[0], dict)
         return "map_dataset" if records else None
     if type(source).__module__.partition(".")[0] == "datasets":
-        return "hf_dataset"
+        return "map_dataset" if transforms(source) else "hf_dataset"
+    if isinstance(source, Mapping) and 0 not in source:
+        names = ", ".join(map(repr, source))
+        raise ValueError(
+            f"the corpus is a {type(source).__name__} of {names}; expected samples: give one of these"
+        )
     if isinstance(source, torch.utils.data.Dataset) or hasattr(source, "__getitem__"):
         return "map_dataset"
     raise ValueError(

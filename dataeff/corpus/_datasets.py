@@ -21,8 +21,8 @@ class hf_dataset(Corpus):
     Rows are read through Arrow, memory-mapped where the dataset is; its filters and shuffles hold. `tokens`
     and `tokenizer` as in `arrow`.
 
-    Raises ValueError for a dict of splits (choose one), or a column of other things; ImportError without
-    `datasets` for a folder.
+    Raises ValueError for a dict of splits (choose one), a column of other things, a stream, or a dataset with
+    a transform (`map_dataset` reads it; `open` chooses that); ImportError without `datasets` for a folder.
 
     Examples:
         >>> import datasets
@@ -43,6 +43,12 @@ class hf_dataset(Corpus):
         rows = _load(Path(self.source)) if isinstance(self.source, str | Path) else self.source
         if isinstance(rows, Mapping):
             raise ValueError(f"the dataset has the splits {', '.join(map(repr, rows))}; give one of them")
+        check_indexable(rows)
+        if transforms(rows):
+            raise ValueError(
+                "the dataset has a transform, which a reader of its columns would pass by; give "
+                "dataeff.corpus.map_dataset(dataset) instead"
+            )
         field = field_of(rows.column_names, self.tokens, "the dataset")
         object.__setattr__(self, "_field", field)
         object.__setattr__(self, "_rows", rows.select_columns([field]).with_format("arrow"))
@@ -63,6 +69,34 @@ class hf_dataset(Corpus):
 
     def __reduce__(self) -> tuple[functools.partial["hf_dataset"], tuple[Any]]:
         return functools.partial(hf_dataset, tokens=self.tokens, tokenizer=self.tokenizer), (self.source,)
+
+
+def check_indexable(source: Any) -> None:
+    """ValueError for a stream: what has no `len` or gives no sample for an index.
+
+    Examples:
+        >>> check_indexable(iter([1]))
+        Traceback (most recent call last):
+        ...
+        ValueError: the dataset is a list_iterator without len() or [index]; an index of difficulties ...
+    """
+    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+        raise ValueError(
+            f"the dataset is a {type(source).__name__} without len() or [index]; an index of difficulties "
+            "needs both: write the stream to files first"
+        )
+
+
+def transforms(dataset: Any) -> bool:
+    """Whether a Hugging Face dataset changes rows as they are read, by `with_transform`.
+
+    Examples:
+        >>> import datasets
+        >>> rows = datasets.Dataset.from_dict({"text": ["to be"]})
+        >>> transforms(rows), transforms(rows.with_transform(lambda some: some))
+        (False, True)
+    """
+    return getattr(dataset, "format", {}).get("type") == "custom"
 
 
 def _load(path: Path) -> Any:
@@ -100,12 +134,7 @@ class map_dataset(Corpus):
 
     @source.validator
     def _check_source(self, _: object, source: Any) -> None:
-        if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
-            raise ValueError(
-                f"the dataset is a {type(source).__name__} without len() or [index]; an index of "
-                "difficulties "
-                "needs both: write the stream to files first"
-            )
+        check_indexable(source)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_tokenizer", as_tokenizer(self.tokenizer))

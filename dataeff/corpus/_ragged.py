@@ -10,6 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from dataeff.corpus._base import Corpus, Shard
 
 
+def _native(tokens: ArrayLike) -> NDArray[Any]:
+    """In this machine's byte order, the one that kernels know."""
+    array = np.asarray(tokens)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def _as_int64(offsets: ArrayLike) -> NDArray[np.int64]:
     array = np.asarray(offsets)
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -28,7 +34,7 @@ class Ragged(Corpus):
         [3]
     """
 
-    tokens: NDArray[Any] = attrs.field(converter=np.asarray, repr=False)
+    tokens: NDArray[Any] = attrs.field(converter=_native, repr=False)
     offsets: NDArray[np.int64] = attrs.field(converter=_as_int64, repr=False)
 
     @tokens.validator
@@ -114,10 +120,17 @@ def as_tokens(index: int, sample: ArrayLike) -> NDArray[Any]:
         ValueError: sample 7 is 1-D float64; expected a flat array of integers
     """
     if isinstance(sample, str):
-        return np.frombuffer(sample.encode(), np.uint8)
-    array = np.asarray(sample)
+        return _encoded(index, sample)
+    array = _native(sample)
     if array.ndim == 1 and not array.size:
         return array.astype(np.uint8)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(f"sample {index} is {array.ndim}-D {array.dtype}; expected a flat array of integers")
     return array
+
+
+def _encoded(index: int, text: str) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(text.encode(), np.uint8)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"sample {index} is no valid text: {error.reason}") from None

@@ -9,7 +9,7 @@ out/
   <metric>/values.npy   one value a sample, in sample order
   <metric>/order.npy    sample ids by (value, id)
   <metric>/fitted.npy   statistics of the whole corpus, of metrics that have them
-  parts/                what finished shards left, while a build is under way
+  parts/                what finished shards left, of a build under way or cut off
 ```
 """
 

@@ -1,29 +1,24 @@
 """Build an index: map over pieces of the corpus, keep what is finished, merge."""
 
 import hashlib
-import multiprocessing
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Executor
 from functools import reduce
-from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-import attrs
 from numpy.typing import NDArray
 
-from dataeff import _files, registry
+from dataeff import _files
 from dataeff.corpus import as_fingerprint
 from dataeff.corpus import open as open_corpus
 from dataeff.index import _store, _tasks
-from dataeff.index._bar import bar
+from dataeff.index._manifest import another, new_manifest, read_manifest
+from dataeff.index._run import Run, refuse_half_started, running
 from dataeff.index._store import Index
 from dataeff.metrics import Metric, checked_name, identity, resolve
 
 _READ = 2**22  # tokens hashed at once
-_PENDING = 1024  # tasks given to an executor at once: enough for a cluster, and no whole corpus on its way
 _FITS = 256  # at most that many statistics are kept, each as large as the vocabulary, say
 
 
@@ -41,7 +36,8 @@ def build(
     Three passes over the corpus at most: one that identifies it, one for statistics of the whole where a
     metric needs them, one for the values of all metrics. Each finished piece is kept in `out/parts`, so a
     build that was killed goes on where it was and gives the same bytes; a metric that the index already
-    holds is not computed again. Two processes that build into one folder at once take turns.
+    holds is not computed again, unless its files are damaged. Two processes that build into one folder at
+    once take turns.
 
     Samples that were added at the end of a corpus are scored alone; only a metric with statistics of the
     whole scores the others again, since all its values change. The index is the one that a fresh build would
@@ -57,9 +53,9 @@ def build(
         **options: for the executor of that name, such as `workers=4`.
 
     Raises:
-        ValueError: `out` is the index of another corpus, or holds a metric of that name made otherwise; a
-            metric gives something else than one finite number a sample (the message names the sample), or
-            cannot be sent to other processes.
+        ValueError: `out` is the index of another corpus, or holds a metric of that name made otherwise; the
+            corpus has grown or shrunk while it was indexed; a metric gives something else than one finite
+            number a sample (the message names the sample), or cannot be sent to other processes.
         ChildProcessError: a worker process was killed.
         OSError: the disk is full. After this and the one above, the same call goes on where it was.
 
@@ -70,170 +66,75 @@ def build(
         ...     index.values("length").tolist(), index.order("vocab_rarity").tolist()
         ([4, 2], [0, 1])
     """
-    _refuse_half_started(executor)
+    refuse_half_started(executor)
     corpus, out, named = open_corpus(corpus), Path(out), _named(metrics)
-    if not len(corpus):
+    samples = len(corpus)
+    if not samples:
         raise ValueError("the corpus has no samples; there is nothing to index")
     made_by = {name: identity(metric) for name, metric in named.items()}  # refused before anything is written
     _files.make_folder(out)
-    with _files.locked(out), _running(executor, options) as pool:
+    with _files.locked(out), running(executor, options) as pool:
         _store.finish(out)
-        held = _store.read_manifest(out) if (out / "manifest.json").exists() else None
+        held = read_manifest(out) if (out / "manifest.json").exists() else None
         known = held["samples"] if held else 0
-        run = _Run(_tasks.Source(corpus), out / "parts", pool, progress)
+        run = Run(_tasks.Source(corpus), samples, out / "parts", pool, progress)
         fingerprint = _fingerprint(run, out, held, known)
         entries = held["metrics"] if held else {}
-        missing = _missing(out, entries, named, made_by, grown=len(corpus) - known if held else 0)
+        _refuse_others(out, entries, made_by, grown=samples - known if held else 0)
+        whole = _store.whole(Index(out), named) if held else {}
+        missing = {name: own for name, own in named.items() if samples > known or name not in whole}
         if missing:
             _files.make_folder(run.parts)
-            manifest = _store.new_manifest(fingerprint, len(corpus))
+            manifest = new_manifest(fingerprint, samples)
             manifest["metrics"] = dict(entries)
-            for name, values, fitted in _computed(run, out, fingerprint, missing, entries):
+            for name, values, fitted in _computed(run, out, fingerprint, missing, whole):
                 manifest["metrics"][name] = _store.write_metric(
                     run.parts / name, values, made_by=made_by[name], fitted=fitted, progress=progress
                 )
+            run.check_samples()
             _store.commit(out, manifest)
         else:
             _store.tidy(out, entries)
     return Index(out)
 
 
-def _refuse_half_started(executor: str | Executor) -> None:
-    """A worker that imports a script without a guard would build too, and wait for its own parent."""
-    if executor == "processes" and getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            'build(executor="processes") was called while a worker imported the script; put the call below '
-            'if __name__ == "__main__":'
-        )
-
-
-@attrs.frozen
-class _Run:
-    """One corpus on one executor."""
-
-    source: _tasks.Source
-    parts: Path
-    pool: Executor
-    progress: bool
-
-    def spans(self, tokens: int, *bounds: int) -> list[tuple[int, int]]:
-        """Spans of about `tokens` tokens that end at each of `bounds` and at the end of the corpus."""
-        spans = []
-        for low, high in pairwise((*bounds, len(self.source.corpus))):
-            for start, stop in self.source.corpus.spans(tokens, low):
-                if start >= high:
-                    break
-                spans.append((start, min(stop, high)))
-        return spans
-
-    def map(
-        self, title: str, task: Callable[..., Any], spans: list[tuple[int, int]], args: Callable[[int], Any]
-    ) -> Iterator[tuple[int, Any]]:
-        """(number of the span, result) as they finish; None from `args` means that there is nothing to do."""
-        given = {number: args(number) for number in range(len(spans))}
-        todo = [number for number, own in given.items() if own is not None]
-        sizes = [stop - start for start, stop in spans]
-        finished = sum(sizes) - sum(sizes[number] for number in todo)
-        futures: dict[Any, int] = {}
-        numbers = iter(todo)
-        with bar(title, sum(sizes), done=finished, show=self.progress) as update:
-            try:
-                while True:
-                    for number in islice(numbers, _PENDING - len(futures)):
-                        future = _submitted(
-                            self.pool, task, self.source.piece(*spans[number]), *given[number]
-                        )
-                        futures[future] = number
-                        if future.done():  # at once, so that a serial build keeps what it has finished
-                            break
-                    if not futures:
-                        break
-                    for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                        number = futures.pop(future)  # with it goes its result
-                        yield number, _result(future)
-                        update(sizes[number])
-            finally:
-                for future in futures:  # after an error, what has not begun need not begin
-                    future.cancel()
-
-
-def _submitted(pool: Executor, task: Callable[..., Any], *args: Any) -> Any:
-    with _whole_pool():
-        return pool.submit(task, *args)
-
-
-@contextmanager
-def _whole_pool() -> Iterator[None]:
-    try:
-        yield
-    except BrokenExecutor as error:
-        raise ChildProcessError(
-            f"a worker process was killed, ran out of memory, or could not start: {error} Finished pieces "
-            'are kept; run the same again. In a script, the call must be below if __name__ == "__main__":'
-        ) from error
-
-
-def _result(future: Any) -> Any:
-    try:
-        with _whole_pool():
-            return future.result()
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        if "pickle" not in str(error) and "serialize" not in str(error):
-            raise
-        raise ValueError(
-            f"a metric or the corpus cannot be sent to other processes: {error}; define functions at the "
-            "top of a "
-            'module, or use executor="threads"'
-        ) from error
-
-
-def _fingerprint(run: _Run, out: Path, held: dict[str, Any] | None, known: int) -> str:
+def _fingerprint(run: Run, out: Path, held: dict[str, Any] | None, known: int) -> str:
     """That of the whole corpus. ValueError if the index held is not one of its first samples."""
-    corpus = run.source.corpus
-    if known > len(corpus):
-        raise _store.another(out, held, corpus.fingerprint(), len(corpus))
+    if known > run.samples:
+        raise another(out, held, run.source.corpus.fingerprint(), run.samples)
     spans = run.spans(_READ, 0, known) if known else run.spans(_READ, 0)
     digests = dict(run.map("read", _tasks.digest, spans, lambda _: ()))
     if held:
         first = as_fingerprint(sum(digests[i] for i, (_, stop) in enumerate(spans) if stop <= known))
         if first != held["fingerprint"]:
-            raise _store.another(out, held, as_fingerprint(sum(digests.values())), len(corpus))
+            raise another(out, held, as_fingerprint(sum(digests.values())), run.samples)
     return as_fingerprint(sum(digests.values()))
 
 
-def _missing(
-    out: Path,
-    entries: Mapping[str, Any],
-    named: dict[str, Metric],
-    made_by: dict[str, str],
-    *,
-    grown: int,
-) -> dict[str, Metric]:
-    """The metrics to compute: those not held, or all if the corpus has grown."""
-    for name in named:
-        if name in entries and entries[name]["made_by"] != made_by[name]:
+def _refuse_others(out: Path, entries: Mapping[str, Any], made_by: Mapping[str, str], *, grown: int) -> None:
+    """ValueError if the index holds one of the metrics made otherwise, or lacks one that must grow too."""
+    for name, made in made_by.items():
+        if name in entries and entries[name]["made_by"] != made:
             raise ValueError(
-                f"{out} holds {name!r} made by {entries[name]['made_by']}, not by {made_by[name]}; "
+                f"{out} holds {name!r} made by {entries[name]['made_by']}, not by {made}; "
                 "give the metric another name, or delete the index"
             )
-    if not grown:
-        return {name: metric for name, metric in named.items() if name not in entries}
-    if left := [name for name in entries if name not in named]:
+    left = [name for name in entries if name not in made_by]
+    if grown and left:
         raise ValueError(
             f"the corpus has grown by {grown} samples, and {out} also holds {', '.join(map(repr, left))}; "
-            "name "
-            "them too, so that all metrics cover all samples, or give another out="
+            "name them too, so that all metrics cover all samples, or give another out="
         )
-    return named
 
 
 def _computed(
-    run: _Run, out: Path, fingerprint: str, missing: dict[str, Metric], entries: Mapping[str, Any]
+    run: Run, out: Path, fingerprint: str, missing: dict[str, Metric], kept: Mapping[str, Index]
 ) -> Iterator[tuple[str, list[Path], NDArray[Any] | None]]:
-    """Each metric's name, the files that hold its values, and its statistics of the corpus."""
+    """Each metric's name, the files that hold its values, and its statistics of the corpus.
+
+    `kept` are those whose files, whole, hold the first samples.
+    """
     fits = {name for name, metric in missing.items() if type(metric).fit is not Metric.fit}
-    old = Index(out) if entries else None
-    kept = {name: old for name in missing if old is not None and name in entries}
     fitted: dict[str, NDArray[Any]] = {}
     for (tokens, known), group in _grouped(missing, kept).items():
         names = [name for name in group if name in fits]
@@ -259,7 +160,7 @@ def _grouped(
 
 
 def _fitted(
-    run: _Run,
+    run: Run,
     fingerprint: str,
     metrics: dict[str, Metric],
     tokens: int,
@@ -282,7 +183,7 @@ def _fitted(
 
 
 def _scored(
-    run: _Run,
+    run: Run,
     fingerprint: str,
     metrics: dict[str, Metric],
     fitted: dict[str, NDArray[Any]],
@@ -298,7 +199,7 @@ def _scored(
 
 
 def _stored(
-    run: _Run,
+    run: Run,
     stage: str,
     task: Callable[..., dict[str, NDArray[Any]]],
     spans: list[tuple[int, int]],
@@ -333,6 +234,8 @@ def _part(name: str, stage: str, start: int, stop: int, *depends: str) -> str:
 def _named(metrics: Iterable[Any] | Mapping[str, Any]) -> dict[str, Metric]:
     if isinstance(metrics, str):
         raise ValueError(f"metrics is the string {metrics!r}; expected a list: [{metrics!r}]")
+    if not isinstance(metrics, Iterable):
+        raise ValueError(f"metrics is {metrics!r}; expected a list, of one metric too: [metric]")
     if isinstance(metrics, Mapping):
         pairs = [(name, resolve(metric)[1]) for name, metric in metrics.items()]
     else:
@@ -343,19 +246,3 @@ def _named(metrics: Iterable[Any] | Mapping[str, Any]) -> dict[str, Metric]:
             f"metrics are {[name for name, _ in pairs]}; expected at least one, each of its own name"
         )
     return named
-
-
-def _running(executor: str | Executor, options: dict[str, Any]) -> AbstractContextManager[Executor]:
-    if isinstance(executor, str):
-        try:
-            made: Executor = registry.get("executors", executor)(**options)
-        except TypeError as error:
-            if not options:
-                raise
-            raise ValueError(f"executor {executor!r} does not take these options: {error}") from None
-        return made
-    if isinstance(executor, type) or not hasattr(executor, "submit"):
-        raise ValueError(f"executor is {executor!r}; expected a name, or an executor such as threads(4)")
-    if options:
-        raise ValueError(f"options are {', '.join(options)}; an executor that is made already takes none")
-    return nullcontext(executor)

@@ -8,6 +8,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from multiprocessing import connection
 from typing import Any, TypeVar
 
+from dataeff import _check
+
 T = TypeVar("T")
 
 
@@ -38,7 +40,7 @@ def threads(workers: int | None = None) -> ThreadPoolExecutor:
         ...     executor.submit(sum, [1, 2, 3]).result()
         6
     """
-    return ThreadPoolExecutor(workers or _cores())
+    return ThreadPoolExecutor(_many(workers))
 
 
 def processes(workers: int | None = None) -> ProcessPoolExecutor:
@@ -51,7 +53,7 @@ def processes(workers: int | None = None) -> ProcessPoolExecutor:
         2
     """
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers or _cores(), mp_context=spawn, initializer=_end_with_parent)
+    return ProcessPoolExecutor(_many(workers), mp_context=spawn, initializer=_end_with_parent)
 
 
 def _end_with_parent() -> None:
@@ -64,6 +66,11 @@ def _end_with_parent() -> None:
 def _wait_for_end(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)
+
+
+def _many(workers: int | None) -> int:
+    """So many, by default one a core."""
+    return _cores() if workers is None else _check.whole("workers", workers, low=1)
 
 
 def _cores() -> int:

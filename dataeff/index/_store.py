@@ -1,7 +1,5 @@
 """An index on disk: one folder a metric, plain memory-mapped arrays, and a manifest in JSON."""
 
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dataeff import _files, registry
+from dataeff._numbers import numbers
 from dataeff._repr import quoted
 from dataeff.corpus import Corpus, as_fingerprint, digest
+from dataeff.index._manifest import another, new_manifest, read_manifest, write_manifest
 from dataeff.index._order import write_order
 from dataeff.metrics import checked_name, finite
 
-FORMAT = 1
 PERCENTILES = np.arange(101)
 
 
@@ -73,16 +72,19 @@ class Index:
     def add(self, values: Mapping[str, ArrayLike]) -> "Index":
         """The index with more metrics, from one number a sample each: what is combined from others, say.
 
-        Raises ValueError for a metric that is held already, another number of values, or not finite ones.
+        Raises ValueError for a metric that is held already, unless its files are damaged, for another number
+        of values, or not finite ones.
         """
         if not values:
             raise ValueError("values is empty; expected one metric at least, as in {'loss': values}")
         with _files.locked(self.path):
             finish(self.path)
-            manifest = read_manifest(self.path)
-            if held := [name for name in values if name in manifest["metrics"]]:
+            if held := list(whole(Index(self.path), values)):
                 raise ValueError(f"{self.path} already holds {held[0]!r}; choose another name")
-            _add(self.path, manifest, _checked(values, len(self)))
+            manifest = read_manifest(self.path)
+            arrays = _arrays(values)
+            _check(arrays, len(self))
+            _add(self.path, manifest, arrays)
         return Index(self.path)
 
     def check(self, corpus: Corpus) -> None:
@@ -100,9 +102,12 @@ class Index:
 
         Reading a metric's values or order does that for the file, once.
         """
-        for metric, entry in self._entries.items():
-            for name in entry["checksums"]:
-                self._read(metric, name)
+        for metric in self._entries:
+            self._verify(metric)
+
+    def _verify(self, metric: str) -> None:
+        for name in self._entry(metric)["checksums"]:
+            self._read(metric, name)
 
     def _entry(self, metric: str) -> dict[str, Any]:
         if metric not in self._entries:
@@ -121,6 +126,28 @@ class Index:
 
     def __reduce__(self) -> tuple[type["Index"], tuple[Path]]:
         return Index, (self.path,)
+
+
+def whole(index: Index, metrics: Iterable[str]) -> dict[str, Index]:
+    """Of these metrics, those that the index holds undamaged: their files are read and compared.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     index = from_values({"loss": [0.5, 0.1], "rank": [1, 0]}, out=out)
+        ...     _ = (Path(out) / "rank/order.npy").write_bytes(b"damaged")
+        ...     list(whole(index, ["loss", "rank", "length"]))
+        ['loss']
+    """
+    return {name: index for name in metrics if name in index.metrics and _is_whole(index, name)}
+
+
+def _is_whole(index: Index, metric: str) -> bool:
+    try:
+        index._verify(metric)
+    except ValueError:
+        return False
+    return True
 
 
 def open(path: str | Path) -> Index:
@@ -149,13 +176,14 @@ def from_values(values: Mapping[str, ArrayLike], *, out: str | Path, corpus: Cor
         0.5
     """
     out = Path(out)
-    shapes = {name: np.shape(array) for name, array in values.items()}
+    arrays = _arrays(values)
+    shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) != 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise ValueError(f"values have the shapes {shapes}; expected one number a sample for every metric")
     samples = next(iter(shapes.values()))[0]
     if not samples:
         raise ValueError("there are no values; expected one a sample, and one sample at least")
-    arrays = _checked(values, samples)
+    _check(arrays, samples)
     if corpus is not None and len(corpus) != samples:
         raise ValueError(f"there are {samples} values and {len(corpus)} samples; expected one value a sample")
     _files.make_folder(out)
@@ -175,87 +203,21 @@ def _fingerprint_of(arrays: Mapping[str, NDArray[Any]]) -> str:
     )
 
 
-def _checked(values: Mapping[str, ArrayLike], samples: int) -> dict[str, NDArray[Any]]:
-    arrays = {checked_name(name): np.asarray(array) for name, array in values.items()}
+def _arrays(values: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+    return {checked_name(name): numbers(array, f"the values of {name!r}") for name, array in values.items()}
+
+
+def _check(arrays: Mapping[str, NDArray[Any]], samples: int) -> None:
     for name, array in arrays.items():
         if array.shape != (samples,):
             raise ValueError(f"the values of {name!r} have the shape {array.shape}; expected ({samples},)")
         finite(array, f"the values of {name!r}")
-    return arrays
 
 
 def _add(out: Path, manifest: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
         manifest["metrics"][name] = write_metric(out / "parts" / name, [array], made_by="values given")
     commit(out, manifest)
-
-
-def another(out: Path, held: Mapping[str, Any] | None, found: str, samples: int) -> ValueError:
-    """The error for an index that is not of this corpus.
-
-    Examples:
-        >>> print(another(Path("idx"), {"fingerprint": "a1", "samples": 3}, "b2", 4))
-        idx is the index of another corpus: fingerprint a1 over 3 samples, this one has b2 over 4; give
-        another out=
-    """
-    held = held or {}
-    return ValueError(
-        f"{out} is the index of another corpus: fingerprint {held.get('fingerprint')} over "
-        f"{held.get('samples')} samples, this one has {found} over {samples}; give another out="
-    )
-
-
-def new_manifest(fingerprint: str, samples: int) -> dict[str, Any]:
-    """A manifest without metrics.
-
-    Examples:
-        >>> new_manifest("f00d", 3)["samples"]
-        3
-    """
-    return {"format": FORMAT, "fingerprint": fingerprint, "samples": samples, "metrics": {}}
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the index in `path`, checked.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as out:
-        ...     _ = (Path(out) / "manifest.json").write_text('{"format": 99}')
-        ...     read_manifest(Path(out))
-        Traceback (most recent call last):
-        ...
-        ValueError: ...manifest.json has format 99; this version of dataeff reads 1
-    """
-    file = path / "manifest.json"
-    if not file.exists():
-        raise FileNotFoundError(
-            f"no index in {path}: it has no manifest.json; make one with dataeff.index.build"
-        )
-    try:
-        manifest = json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}; rebuild the index") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ValueError(f"{file} has format {found}; this version of dataeff reads {FORMAT}")
-    kinds = {"fingerprint": str, "samples": int, "metrics": dict}
-    for field, kind in kinds.items():
-        if not isinstance(manifest.get(field), kind):
-            raise ValueError(f"{file}: {field} is {manifest.get(field)!r}; expected a {kind.__name__}")
-    found = manifest.pop("checksum", None)
-    if found != (expected := _checksum(manifest)):
-        raise ValueError(
-            f"{file}: checksum is {found!r}, and that of its content {expected!r}: it was changed after "
-            "it was "
-            "written; rebuild the index"
-        )
-    return manifest
-
-
-def _checksum(manifest: dict[str, Any]) -> str:
-    content = json.dumps(manifest, sort_keys=True).encode()
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def write_metric(
@@ -277,11 +239,7 @@ def write_metric(
         [1, 3]
     """
     _files.make_folder(folder)
-    pieces = [(len(piece), piece.dtype) for piece in map(_read, values)]
-    samples, dtype = (
-        sum(size for size, _ in pieces),
-        _stored_dtype(np.result_type(*(own for _, own in pieces))),
-    )
+    samples, dtype = sum(len(_read(piece)) for piece in values), _joint_dtype(values, folder.name)
     _files.write_rows([folder / "values.npy"], samples, [dtype], ([_read(piece)] for piece in values))
     written = _files.read_array(folder / "values.npy")
     write_order(written, folder / "order.npy", progress=progress)
@@ -304,6 +262,20 @@ def _read(piece: NDArray[Any] | Path) -> NDArray[Any]:
     return _files.read_array(piece) if isinstance(piece, Path) else piece
 
 
+def _joint_dtype(values: Sequence[NDArray[Any] | Path], name: str) -> np.dtype[Any]:
+    """The dtype that holds all pieces; whole numbers stay exact."""
+    dtypes = {_read(piece).dtype for piece in values}
+    dtype = np.result_type(*dtypes)
+    if dtype.kind != "f" or any(own.kind == "f" for own in dtypes):
+        return _stored_dtype(dtype)
+    low = min(int(_read(piece).min(initial=0)) for piece in values)  # NumPy's answer to uint64 beside int64
+    if low < 0:
+        raise ValueError(
+            f"{name!r} gives {low} and numbers from 2**63 on; expected what int64 or uint64 holds alone"
+        )
+    return np.dtype(np.uint64)
+
+
 def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """A dtype that every machine and the kernels know: no half or long doubles, this machine's byte order."""
     if dtype.kind == "f" and dtype.itemsize not in (4, 8):
@@ -316,8 +288,7 @@ def commit(out: Path, manifest: dict[str, Any]) -> None:
 
     The manifest goes into `parts` first: if this is cut off, `finish` does the rest.
     """
-    checked = manifest | {"checksum": _checksum(manifest)}
-    _files.write_json(out / "parts/manifest.json", checked)
+    write_manifest(out / "parts", manifest)
     finish(out)
 
 
@@ -328,16 +299,17 @@ def finish(out: Path) -> None:
         for result in parts.glob("*/"):
             shutil.rmtree(result)
         return
-    for name in read_manifest(parts)["metrics"]:
+    metrics = read_manifest(parts)["metrics"]
+    for name in metrics:
         for file in sorted((parts / name).glob("[!.]*.npy")):
             _files.make_folder(out / name)
             file.replace(out / name / file.name)
     (parts / "manifest.json").replace(out / "manifest.json")
-    shutil.rmtree(parts)
+    tidy(out, metrics)
 
 
 def tidy(out: Path, metrics: Iterable[str]) -> None:
-    """Remove what builds that were killed left of metrics that the index holds.
+    """Remove what is left in `out/parts` of metrics that the index holds; pieces of others stay.
 
     Examples:
         >>> import tempfile
@@ -358,7 +330,7 @@ def tidy(out: Path, metrics: Iterable[str]) -> None:
         if left.is_dir():
             if left.name in held:
                 shutil.rmtree(left)
-        elif left.name.startswith(".") or re.split("-fit-|-score-", left.name)[0] in held:
+        elif left.name.startswith(".") or re.sub(r"-(fit|score)-\d+-\w+\.npy$", "", left.name) in held:
             left.unlink()
     if not any(parts.iterdir()):
         parts.rmdir()

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 from numpy.typing import NDArray
 
+from dataeff._numbers import numbers
 from dataeff.corpus import Corpus, Shard
 from dataeff.metrics import Metric, checked
 
@@ -135,14 +136,17 @@ def fit(
     for part in piece.parts(spans):
         shard = part.shard()
         for name, metric in metrics.items():
-            own = metric.fit(shard)
-            if getattr(own, "ndim", None) != 1:
-                raise ValueError(
-                    f"{name}: {metric}.fit() gives {type(own).__name__}; expected a one-dimensional array"
-                )
-            assert own is not None  # noqa: S101  (None has no ndim)
+            own = _statistics(metric.fit(shard), f"{name}: {metric}.fit()")
             fitted[name] = metric.merge(fitted[name], own) if name in fitted else own
     return fitted
+
+
+def _statistics(own: Any, source: str) -> NDArray[Any]:
+    array = numbers(own, source)
+    if array.ndim != 1 or array.dtype.kind not in "biufc":
+        kind = f"{array.ndim}-D {array.dtype}" if array.ndim else type(own).__name__
+        raise ValueError(f"{source} gives {kind}; expected a one-dimensional array of numbers")
+    return array
 
 
 def score(

@@ -4,7 +4,8 @@ import abc
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from dataeff import corpus, registry
+from dataeff._numbers import numbers
 from dataeff._repr import qualified
 from dataeff.corpus import Shard
 
@@ -62,7 +64,7 @@ class Metric(abc.ABC):
 
 @attrs.frozen
 class per_sample(Metric):
-    """Any function of one sample's tokens, as a metric.
+    """Any function of one sample's tokens, as a metric. The tokens are read-only.
 
     Examples:
         >>> per_sample(len)([[7, 7], [7]]).tolist()
@@ -73,12 +75,13 @@ class per_sample(Metric):
 
     def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
         """The function's value for each sample."""
-        return [self.function(sample) for sample in shard]
+        with _told_to_copy(self):
+            return [self.function(sample) for sample in _read_only(shard)]
 
 
 @attrs.frozen
 class batched(Metric):
-    """Any function of a shard that gives one number a sample, as a metric.
+    """Any function of a shard that gives one number a sample, as a metric. The tokens are read-only.
 
     Examples:
         >>> batched(lambda shard: np.diff(shard.offsets))([[7, 7], [7]]).tolist()
@@ -89,7 +92,28 @@ class batched(Metric):
 
     def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
         """What the function gives for the shard."""
-        return self.function(shard)
+        with _told_to_copy(self):
+            return self.function(_read_only(shard))
+
+
+def _read_only(shard: Shard) -> Shard:
+    """The same tokens, but writing into them is an error: other metrics and the corpus share them."""
+    tokens = shard.tokens.view()
+    tokens.flags.writeable = False
+    return Shard(tokens, shard.offsets)
+
+
+@contextmanager
+def _told_to_copy(metric: Metric) -> Iterator[None]:
+    """Say what to do where a function writes into tokens."""
+    try:
+        yield
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise ValueError(
+            f"{metric} writes into the tokens ({error}); copy them first: tokens.copy()"
+        ) from error
 
 
 def resolve(metric: Any) -> tuple[str, Metric]:
@@ -137,6 +161,7 @@ def identity(metric: Metric) -> str:
 
 def _function(function: Any) -> str:
     """A hash of its code, and of its object, its defaults and the variables that it closes over, if any."""
+    function = getattr(function, "py_func", function)  # of one that Numba compiles
     held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     held += [cell.cell_contents for cell in function.__closure__ or ()]
     held += [function.__self__] if hasattr(function, "__self__") else []
@@ -229,7 +254,7 @@ def checked(values: ArrayLike, shard: Shard, metric: object, *, first: int = 0) 
         ...
         ValueError: per_sample(function=builtins.max) gives nan for sample 41; expected a finite number
     """
-    array = np.asarray(values)
+    array = numbers(values, str(metric))
     if array.shape != (len(shard),):
         raise ValueError(
             f"{metric} gives values of shape {array.shape} for {len(shard)} samples; "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dataeff import rng
 from dataeff._check import is_whole, whole
 from dataeff._kernel import kernel
+from dataeff._numbers import numbers
 from dataeff.samplers._batch import Batch
 from dataeff.samplers._steps import Ints, Ranked
 
@@ -81,7 +82,7 @@ class TokenBatch(Batch):
 
 
 def _as_lengths(lengths: Any) -> NDArray[Any]:
-    array = np.asarray(lengths)
+    array = numbers(lengths, "lengths")
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             f"lengths has shape {array.shape} and dtype {array.dtype}; expected one whole number a sample"
