@@ -43,7 +43,7 @@ def real(name: str, value: object, *, low: float | None = None) -> float:
     try:
         plain = value.item() if hasattr(value, "item") else value  # of a NumPy or torch number
         finite = not isinstance(plain, bool | str | bytes) and math.isfinite(plain)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # the last of a whole number of 309 digits
         finite = False
     if not finite or not _within(plain, low, None):
         raise ValueError(f"{name} is {value!r}; expected a finite number{_bounds(low, None)}")

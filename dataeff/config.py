@@ -19,20 +19,20 @@ from dataeff import _files, registry
 
 
 def read(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """The tables in a TOML or JSON file, by its suffix; a mapping as it is.
+    """The tables in a TOML or JSON file, by its suffix, or a mapping. Whole floats, as 3e11 is one, are ints.
 
     Raises ValueError for a file that is neither, or does not parse, FileNotFoundError for none.
 
     Examples:
-        >>> read({"batch_size": 8})
-        {'batch_size': 8}
+        >>> read({"batch_size": 8, "tokens": 3e11})
+        {'batch_size': 8, 'tokens': 300000000000}
         >>> read("run.yaml")
         Traceback (most recent call last):
         ...
         ValueError: run.yaml: expected a .toml or .json file
     """
     if isinstance(config, Mapping):
-        return dict(config)
+        return {key: _plain(value) for key, value in config.items()}
     path = Path(config)
     parsers = {".toml": tomllib.loads, ".json": json.loads}
     if path.suffix not in parsers:
@@ -43,7 +43,15 @@ def read(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{path} does not parse: {error}") from None
     if not isinstance(tables, dict):
         raise ValueError(f"{path} holds a {type(tables).__name__}; expected tables")
-    return tables
+    return read(tables)
+
+
+def _plain(told: Any) -> Any:
+    if isinstance(told, Mapping):
+        return read(told)
+    if isinstance(told, list):
+        return [_plain(value) for value in told]
+    return int(told) if isinstance(told, float) and told.is_integer() else told
 
 
 def write(tables: Mapping[str, Any], path: str | Path) -> None:

@@ -158,7 +158,8 @@ class by_clock(LRScheduler):
         clock: what is read.
         on: an axis of the clock: "steps", "samples", "tokens", "loss_tokens", "layer_tokens" or "flops".
 
-    Raises ValueError for groups that are added after it is made, and for a state of another number of them.
+    Raises ValueError for groups that are added after it is made, for a state of another number of them, and
+    from `scale` where another scheduler sets the rates.
 
     Examples:
         >>> import torch
@@ -183,6 +184,7 @@ class by_clock(LRScheduler):
             raise ValueError(f"clock is {clock!r}; expected the one that training ticks, a dataeff.Clock()")
         self.schedule, self.clock, self.on = schedule, clock, on
         super().__init__(optimizer)
+        self._scaled = self.get_last_lr()
         self.base_lrs = [float(peak) for peak in self.base_lrs]
 
     def get_lr(self) -> list[float | Any]:
@@ -198,11 +200,21 @@ class by_clock(LRScheduler):
         self._last_lr = self.get_lr()  # plain numbers also of rates that are tensors, so as a state has them
 
     def scale(self, by: float) -> None:
-        """Set the rates to `by` times what they are without it, until the next `step`."""
+        """Set the rates to `by` times what they are without it, until the next `step`.
+
+        ValueError where another scheduler sets the rates, as in a `SequentialLR`.
+        """
         self._check_groups()
         factor = real("by", by, low=0)
-        for group, rate in zip(self.optimizer.param_groups, self.get_last_lr(), strict=True):
-            _set(group, float(rate) * factor)
+        for group, *known in zip(self.optimizer.param_groups, self.get_last_lr(), self._scaled, strict=True):
+            _check_own(float(group["lr"]), *map(float, known))
+        self._set(factor)
+
+    def _set(self, factor: float) -> None:
+        """Set the rates to `factor` times the last ones."""
+        self._scaled = [float(rate) * factor for rate in self.get_last_lr()]
+        for group, rate in zip(self.optimizer.param_groups, self._scaled, strict=True):
+            _set(group, rate)
 
     def state_dict(self) -> dict[str, Any]:
         """The peaks, the rates and the number of calls, in plain numbers; the clock has its own state."""
@@ -227,7 +239,7 @@ class by_clock(LRScheduler):
                 "make the optimizer as the one that was saved"
             )
         super().load_state_dict(state_dict)
-        self.scale(1)
+        self._set(1)
 
     def _check_groups(self) -> None:
         there, here = len(self.optimizer.param_groups), len(self.base_lrs)
@@ -236,6 +248,22 @@ class by_clock(LRScheduler):
                 f"the optimizer has {there} parameter groups and its scheduler was made with {here}; "
                 "add groups before lr.by_clock, or make a new one"
             )
+
+
+def _check_own(rate: float, last: float, scaled: float) -> None:
+    """Raise ValueError unless a group's rate is the last one of its scheduler, or that one scaled.
+
+    Examples:
+        >>> _check_own(0.05, 0.5, 0.25)
+        Traceback (most recent call last):
+        ...
+        ValueError: a rate is 0.05, and that of lr.by_clock 0.5: another scheduler sets the rates now; ...
+    """
+    if not any(math.isclose(rate, own, rel_tol=1e-6) for own in (last, scaled)):
+        raise ValueError(
+            f"a rate is {rate:.6g}, and that of lr.by_clock {last:.6g}: another scheduler sets the rates "
+            "now; call scale only while by_clock does, or warm up by its schedule, as lr.cosine(warmup=...)"
+        )
 
 
 def _set(group: dict[str, Any], rate: Any) -> None:

@@ -4,10 +4,12 @@ A strategy is declared by one entry point in the group `dataeff.<kind>`. The bui
 way, so a plugin takes the same path as they do. Only what is asked for is imported.
 """
 
+import configparser
 import difflib
 import functools
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -39,7 +41,7 @@ class Plugin:
         try:
             return self._load()
         except (Exception, SystemExit) as error:
-            reason = traceback.format_exception_only(error)[-1].strip()
+            reason = " ".join(traceback.format_exception_only(error)[-1].split())
             raise ImportError(
                 f"{self} did not load from {self.target!r}: {reason}; mend or uninstall {self.distribution}"
             ) from error
@@ -77,6 +79,7 @@ def _declared(kind: str, path: tuple[str, ...]) -> tuple[Plugin, ...]:
     """Reading what is installed takes tens of milliseconds, so `get` does it again only for an unknown
     name.
     """
+    entries, damaged = _entries(f"dataeff.{kind}", path)
     return tuple(
         Plugin(
             kind=kind,
@@ -86,8 +89,36 @@ def _declared(kind: str, path: tuple[str, ...]) -> tuple[Plugin, ...]:
             target=f"{entry.module_name}:{entry.object_name}",
             load=entry.load,
         )
-        for entry in entrypoints.get_group_all(f"dataeff.{kind}", path=list(path))
-    )
+        for entry in entries
+    ) + tuple(_damaged(kind, error) for error in damaged)
+
+
+def _entries(group: str, path: tuple[str, ...]) -> tuple[list[Any], list[Any]]:
+    """The entry points of a group, and of each file that mentions it and cannot be read, the error."""
+    damaged: dict[str, Any] = {}
+    while True:
+        try:  # an egg in front hides what is installed later under its name, though it is not there
+            found = entrypoints.get_group_all(group, path=[*(f"{name}.egg" for name in damaged), *path])
+        except configparser.Error as error:
+            file = Path(getattr(error, "source", ""))
+            if not file.is_file() or file.parent.stem in damaged:
+                raise
+            damaged[file.parent.stem] = error
+        else:
+            named = [e for e in damaged.values() if f"[{group}]" in Path(e.source).read_text(errors="ignore")]
+            return found, named
+
+
+def _damaged(kind: str, error: Any) -> Plugin:
+    """What stands for the strategies in a file that cannot be read."""
+    of = entrypoints.Distribution.from_name_version(Path(error.source).parent.stem)
+    name, version = of.name.replace("_", "-"), of.version or "?"
+    return Plugin(kind, name, name, version, error.source, functools.partial(_raise, error))
+
+
+def _raise(error: Exception) -> None:
+    """Raise it."""
+    raise error
 
 
 def names(kind: str) -> list[str]:

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +109,7 @@ def test_show_of_a_constant_metric_has_no_correlation(tmp_path, capsys):
         (["--metric", "repetition:k=2"], "--metric repetition:k=2: "),
         (["--metric", "repetition:n=x"], "n is 'x'; expected"),
         (["--metric", "length", "--stride", "3"], "--stride is 3 and --window is not given"),
+        (["--metric", "length", "--workers", "0"], "workers is 0; expected a whole number of at least 1"),
         (["--metric", "length", "--executor", "thread"], "did you mean 'threads'"),
         (["--metric", "length", "--address", "auto"], "executor 'threads' does not take these options"),
         (["--metric", "length", "--tokens", "x"], "the format 'text' does not take these options"),
@@ -119,6 +123,40 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments, message):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "idx/manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [(["plan", "linked"], "--json"), (["import-config", "linked"], "--out")],
+)
+def test_a_config_is_not_written_over(tmp_path, monkeypatch, capsys, arguments, option):
+    """Under another name, too."""
+    monkeypatch.chdir(tmp_path)
+    config = {"run": {"batch_size": 8, "sequence_length": 16, "steps": 4}}
+    config = json.dumps(config if "plan" in arguments else {"curriculum_learning": {"enabled": False}})
+    Path("config.json").write_text(config)
+    Path("linked").symlink_to("config.json")
+    assert cli.main([*arguments, option, "config.json"]) == 2
+    said = f"dataeff: error: {option} config.json is what the command reads, and would be overwritten; name a"
+    assert capsys.readouterr().err.startswith(said)
+    assert Path("config.json").read_text() == config
+
+
+def run_into(output, *arguments):
+    """Exit code and error output of the command itself, with its output going there."""
+    command = [sys.executable, "-c", "from dataeff.cli import main; raise SystemExit(main())", *arguments]
+    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["recipes"], ["--help"]])
+def test_a_reader_that_stopped_is_no_error_and_a_full_disk_is_one(arguments):
+    read, closed = os.pipe()
+    os.close(read)
+    assert run_into(closed, *arguments) == (0, "")
+    os.close(closed)
+    with Path("/dev/full").open("w") as full:
+        assert run_into(full, *arguments) == (2, "dataeff: error: [Errno 28] No space left on device\n")
 
 
 def test_a_damaged_note_is_named(made, capsys):

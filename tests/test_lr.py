@@ -112,6 +112,26 @@ def test_a_batch_s_scale_is_applied_once_and_only_to_its_step():
     assert train(made, clock, scheduler, 100) == pytest.approx([0.4])
 
 
+def test_a_scale_is_refused_while_another_scheduler_sets_the_rates():
+    made, clock = optimizer(0.5), Clock()
+    warmup = torch.optim.lr_scheduler.LinearLR(made, 0.1, total_iters=2)
+    scheduler = lr.by_clock(made, lr.linear(total=1000), clock)
+    sequence = torch.optim.lr_scheduler.SequentialLR(made, [warmup, scheduler], milestones=[2])
+    with pytest.raises(
+        ValueError,
+        match="a rate is 0.05, and that of lr.by_clock 0.5: another scheduler sets the rates now; ",
+    ):
+        scheduler.scale(0.5)
+    assert rates(made) == [0.05]
+    for expected in (0.275, 0.4):
+        made.step()
+        clock.tick(samples=1, tokens=100)
+        sequence.step()
+        assert rates(made) == pytest.approx([expected])
+    scheduler.scale(0.5)
+    assert rates(made) == pytest.approx([0.2])
+
+
 def test_the_scale_of_token_budget_batches_multiplies_the_schedule():
     sampler = token_budget(
         shuffled(64, batch_size=8, seed=1, steps=8),

@@ -21,6 +21,7 @@ from dataeff.pacing import (
     levels,
     linear,
     multiple,
+    next_change,
     root,
     scale,
 )
@@ -193,8 +194,14 @@ def test_a_number_is_a_constant_and_a_bare_function_needs_its_end():
         (lambda: discrete([1, 2, 3], until=[5, 5]), "in rising order"),
         (lambda: discrete([1, None], until=[5]), "a value is None; expected a finite number"),
         (lambda: join([1, 2], boundaries=[3, 4]), "boundaries is .*; expected 1 steps"),
+        (lambda: discrete([1, 2], until=5), r"until is 5; expected a list, as \[5\]"),
+        (lambda: discrete(1, until=[]), r"values is 1; expected a list, as \[1\]"),
+        (lambda: join([1, 2], boundaries=3), r"boundaries is 3; expected a list, as \[3\]"),
+        (lambda: join(1, boundaries=[]), r"paces is 1; expected a list, as \[1\]"),
+        (lambda: clip(1, high=None), "high is None; expected a number, or no high= for no bound"),
         (lambda: clip(1, low=5, high=4), "low is 5 and high is 4; expected low <= high"),
         (lambda: scale(1, by=None), "by is None; expected a finite number"),
+        (lambda: linear(1, 10**400, steps=5), "end is 1000*; expected a finite number"),
         (
             lambda: multiple(linear(0.5, 4, steps=3), 2),
             "goes from or to 0.5; expected whole numbers at both ends",
@@ -292,6 +299,20 @@ def test_levels_of_a_pace_over_many_tokens_are_found():
     amounts = set(pacing.amounts(levels(ON_TOKENS, k=4)))
     assert len(amounts) == 4
     assert {80, 2048} < amounts
+
+
+def test_the_changes_of_a_pace_over_more_places_than_a_machine_s_integers_are_found():
+    pace = linear(80, 2048, steps=2**70, multiple=8, on="flops")
+    place = next_change(pace, 2**69)
+    assert pace(place - 1) == pace(2**69) == 1064
+    assert pace(place) == 1072
+    assert next_change(pace, 2**70) is None
+
+
+def test_a_plan_of_that_many_steps_prints_its_own_last_step():
+    last = 2**70 - 1
+    plan = de.Plan(batch_size=1, length=8, until={"steps": last + 1})
+    assert f"\n{last:,} " in str(plan.predict())
 
 
 def dipping(step):

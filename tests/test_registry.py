@@ -46,6 +46,24 @@ def test_a_broken_plugin_breaks_only_itself(distribution):
         registry.get("metrics", "broken")
 
 
+@pytest.mark.parametrize("damage", ["no section\n", "\n[dataeff.metrics]\na = b:c\na = b:c\n"])
+def test_a_damaged_file_of_entry_points_breaks_only_its_own_plugins(distribution, damage, capsys):
+    distribution("good-plugin", entry_points=GOOD, files={"good_plugin.py": SOURCE})
+    distribution("bad-plugin", entry_points=damage + GOOD.replace("metrics", "routers"))
+    distribution("unrelated", entry_points=damage.replace("dataeff", "other"))
+    assert registry.get("metrics", "shouting")
+    assert registry.get("pacings", "linear")
+    with pytest.raises(
+        ImportError,
+        match=r"of bad-plugin 1.0 did not load from '.*bad_plugin-1.0.dist-info.entry_points.txt': ",
+    ):
+        registry.get("routers", "bad-plugin")
+    assert cli.main(["plugins"]) == 1
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines() if " no: " in line]
+    assert all(row[1:] == ["bad-plugin", "bad-plugin"] for row in rows)
+    assert {row[0] for row in rows} == ({"routers", "metrics"} if "metrics" in damage else {"routers"})
+
+
 def test_a_plugin_without_its_object_says_so(distribution):
     distribution(
         "bad-plugin",

@@ -74,6 +74,17 @@ def test_a_run_that_ended_one_percent_sooner_counts_as_having_got_there():
     assert (row.share, row.quality) == (1, 4 - 0.991)
 
 
+def test_a_run_is_not_compared_before_its_first_moment_nor_before_the_baseline_s():
+    early = [{"steps": s, "loss": 5 - s} for s in (1, 2)]
+    late = [{"steps": s, "loss": 5 - s / 10} for s in (30, 40)]
+    for usual, other in ((early, late), (late, early)):
+        found = savings({"usual": usual, "other": other})
+        row = found.of("other", "steps")
+        assert (row.quality, row.difference) == (None, None)
+        assert str(found).splitlines()[-1].endswith("   not logged there")
+        assert "where 'usual' ended" not in found.verdict
+
+
 def test_the_baseline_saves_nothing_against_itself():
     for axis in AXES:
         row = savings(two()).of("usual", axis)
@@ -319,6 +330,10 @@ def test_runs_of_one_name_are_called_by_their_paths(logs):
         (["runs/usual", "--baseline", "usuall"], "unknown name 'usuall' in runs; did you mean 'usual'?"),
         (["runs/usual", "--metric", "los"], "run 'usual': unknown name 'los' in its log"),
         (["runs/usual", "--out", "runs"], "--out runs is a folder; expected the name of a file"),
+        (
+            ["runs/usual", "--out", "runs/ltd/log.csv"],
+            "--out runs/ltd/log.csv is no page; expected a name that ends in .html or .htm",
+        ),
     ],
 )
 def test_the_command_refuses_in_one_line(logs, capsys, argv, said):

@@ -181,6 +181,14 @@ def test_lengths_that_cannot_be_are_refused(make, said):
         make()
 
 
+def test_another_sampler_is_refused():
+    with pytest.raises(
+        ValueError,
+        match=r"the sampler is shuffled; expected samplers.curriculum\(...\), whose batches foll",
+    ):
+        simulate(de.samplers.shuffled(10, batch_size=2, seed=1))
+
+
 def test_a_length_that_is_no_whole_number_is_refused(index):
     with pytest.raises(
         ValueError, match=r"the length at step 1 is 8.5; expected whole .* give the pace multiple="
@@ -240,6 +248,12 @@ def test_the_batch_size_and_the_steps_are_those_of_the_table_run(index, tmp_path
     assert capsys.readouterr().out.startswith("60 steps of 5 samples, of 100 in the index\n")
 
 
+def test_whole_numbers_may_be_written_as_floats_as_in_a_plan(index, tmp_path, monkeypatch, capsys):
+    run = "[run]\nbatch_size = 6.0\nsteps = 3e1\nseed = 1e0\n" + CONFIG.replace("steps = 60", "steps = 6e1")
+    assert simulated(tmp_path, monkeypatch, run) == 0
+    assert capsys.readouterr().out.startswith("30 steps of 6 samples, of 100 in the index\n")
+
+
 def test_so_is_the_seed(index, tmp_path, monkeypatch, capsys):
     def out(text, *options):
         assert simulated(tmp_path, monkeypatch, text, "--batch-size", "5", *options) == 0
@@ -286,6 +300,8 @@ def test_a_recipe_s_tables_are_known(index, tmp_path, monkeypatch):
         (("run.toml", "other.toml"), "No such file or directory: 'other.toml'"),
         (("12", "0"), "batch_size is 0; expected a whole number of at least 1"),
         (("50", "-1"), "steps is -1; expected a whole number of at least 0"),
+        (("--quiet", "--json=index/../run.toml"), "--json index/../run.toml is what the command reads, and"),
+        (("--quiet", "--plot=run.toml"), "--plot run.toml is what the command reads, and would be overwrit"),
     ],
 )
 def test_the_command_refuses_in_one_line(index, tmp_path, capsys, monkeypatch, change, said):

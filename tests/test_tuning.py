@@ -464,10 +464,11 @@ def test_a_picture_is_drawn_also_of_a_search_that_found_nothing(tmp_path):
 
 RANKS = """
 import sys
+from pathlib import Path
 from torch import distributed
 from dataeff import tuning
 
-folder, rank = sys.argv[1], int(sys.argv[2])
+folder, rank = Path(sys.argv[1]), int(sys.argv[2])
 distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
 
 def probe(config):
@@ -475,16 +476,39 @@ def probe(config):
     distributed.barrier()
     yield 60, 3.0 if config.start >= 24 or not config.paced else 9.0
 
-found = tuning.tune(probe, starts=[8, 16, 24, 32], durations=[9], end=64, warmup=20, out=f"{folder}/log")
-assert found.start == 24
+def search(out, end=64):
+    grids = {"starts": [8, 16, 24, 32], "durations": [9]}
+    return tuning.tune(probe, **grids, end=end, warmup=20, out=folder / f"{out}{rank}")
+
+whole = search("node")
+assert whole.start == 24
+log = folder / "node0/tuning.jsonl"
+assert not (folder / "node1").exists()
+distributed.barrier()
+if rank == 0:
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
+again = search("node")
+assert again.probes == whole.probes and again.resumed.startswith("2 of the probes are from")
+distributed.barrier()
+refused = ("node", 128, "is of another search: end is 64 there and 128 here"), ("file", 64, "exists")
+for out, end, said in refused:
+    if rank == 0:
+        (folder / "file0").touch()
+    try:
+        search(out, end)
+    except (ValueError, OSError) as error:
+        assert said in str(error), error
+    else:
+        raise AssertionError(said)
 distributed.destroy_process_group()
 """
 
 
-def test_ranks_search_together_and_the_first_keeps_the_log(tmp_path):
+def test_ranks_search_together_and_only_the_first_has_the_log(tmp_path):
+    """Each has a folder of its own. All go on from the first one's log, and raise what it raises."""
     runs = [subprocess.Popen([sys.executable, "-c", RANKS, str(tmp_path), str(rank)]) for rank in (0, 1)]
     assert [run.wait() for run in runs] == [0, 0]
-    assert tuning.load(tmp_path / "log").start == 24
+    assert tuning.load(tmp_path / "node0").start == 24
 
 
 SCRIPT = """
@@ -531,11 +555,26 @@ def test_the_command_searches_with_a_script_and_writes_what_it_is_asked_for(scri
     assert "training" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+@pytest.mark.parametrize("file", ["scripts/tuned_script.py", "tuning/tuning.jsonl"])
+def test_the_script_and_the_log_are_not_written_over(script, option, file, capsys):
+    assert cli.main(["tune", script, *OPTIONS, option, file]) == 2
+    assert f"{option} {file} is what the command reads, and would be overwritten;" in capsys.readouterr().err
+    assert Path("scripts/tuned_script.py").read_text() == SCRIPT
+
+
 def test_a_dry_run_says_the_cost_and_runs_nothing(script, capsys):
     assert cli.main(["tune", script, *OPTIONS, "--dry-run", "--run-steps", "100_000"]) == 0
     said = "at most 8 probes of 60 steps: 480 steps, 0.5% of a run of 100,000\n"
     assert capsys.readouterr().out.startswith(said)
     assert not Path("tuning").exists()
+
+
+@pytest.mark.parametrize("steps", ["-5", "0"])
+def test_a_run_without_steps_is_refused(script, steps, capsys):
+    assert cli.main(["tune", script, *OPTIONS, "--dry-run", "--run-steps", steps]) == 2
+    said = f"dataeff: error: --run-steps is {steps}; expected a whole number of at least 1\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_pace_that_is_not_found_is_exit_code_1(script, capsys):
@@ -554,12 +593,14 @@ def test_a_pace_that_is_not_found_is_exit_code_1(script, capsys):
             "scripts/tuned_script.py:here is 3; expected a function of a config",
         ),
         ("scripts/bad.py:probe", "scripts/bad.py does not import: NameError: name 'x' is not defined"),
+        ("scripts/leaves.py:probe", "scripts/leaves.py does not import: SystemExit: 0"),
         ("no.such.module:probe", "no.such.module does not import: ModuleNotFoundError: No module named 'no'"),
         ("scripts/json.py:probe", "scripts/json.py is named as the module json, which is loaded; rename"),
     ],
 )
 def test_a_probe_that_does_not_load_is_one_line(probe, words, script, capsys):
     Path("scripts/bad.py").write_text("x\n")
+    Path("scripts/leaves.py").write_text("raise SystemExit(0)\n")
     Path("scripts/json.py").write_text("")
     assert cli.main(["tune", probe, *OPTIONS]) == 2
     assert words in capsys.readouterr().err

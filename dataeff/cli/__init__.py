@@ -26,11 +26,9 @@ group dataeff.metrics, dataeff.pacings, ...
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code. Bad input is one line on standard error, and code 2."""
-    arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        return _run(argv)
     except BrokenPipeError:  # whoever read the output has stopped, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print("dataeff: interrupted", file=sys.stderr)
@@ -38,7 +36,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"dataeff: error: {error}", file=sys.stderr)
         return 2
+    finally:
+        _drop_unwritten()
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run a command. What it prints, or its help, is written before it ends; what is not is an error."""
+    try:
+        arguments = _parser().parse_args(argv)
+    finally:
+        print(end="", flush=True)
+    code: int = arguments.run(arguments)
+    print(end="", flush=True)
     return code
+
+
+def _drop_unwritten() -> None:
+    """Leave nothing that Python would try to write again at its exit, and complain of."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -82,7 +82,8 @@ def _index(arguments: argparse.Namespace) -> int:
     metrics = dict(map(_metric, arguments.metric))
     if len(metrics) < len(arguments.metric):
         raise ValueError(f"--metric is {' '.join(arguments.metric)}; expected each name once")
-    options = {name: getattr(arguments, name) for name in ("workers", "address") if getattr(arguments, name)}
+    asked = {"workers": arguments.workers, "address": arguments.address}
+    options = {name: value for name, value in asked.items() if value is not None}
     began = time.perf_counter()
     made = index.build(
         corpus,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataeff import _files, config, migration
+from dataeff.cli import _output
 
 IMPORT = """\
 Read the sections data_efficiency and curriculum_learning of a DeepSpeed config and write what they ask for as
@@ -67,6 +68,7 @@ def add(commands: Any) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    _output.check("--out", arguments.out, arguments.config)
     found = migration.from_deepspeed(arguments.config)
     tables = found.to_config()
     text = (

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dataeff import _files, composition
+from dataeff.cli import _output
 
 PLAN = """\
 Go through every step of a run on paper, without a model or data: the length and the kept tokens over time,
@@ -67,6 +68,7 @@ def add(commands: Any) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    _output.check("--json", arguments.json, arguments.config)
     plan = composition.Plan.from_config(arguments.config)
     found, notes = plan.predict(), plan.notes()
     print(found)

@@ -65,6 +65,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
     if arguments.out.is_dir():
         raise ValueError(f"--out {arguments.out} is a folder; expected the name of a file, as report.html")
+    if arguments.out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {arguments.out} is no page; expected a name that ends in .html or .htm")
     runs = report.read_runs(arguments.runs)
     found = report.save_page(
         runs,

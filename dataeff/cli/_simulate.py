@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dataeff import _files, config, index, registry
+from dataeff.cli import _output
 from dataeff.curriculum import Curriculum
 from dataeff.samplers import curriculum
 from dataeff.simulation import Length, simulate
@@ -81,6 +82,8 @@ def add(commands: Any) -> None:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
+    _output.check("--json", arguments.json, arguments.config)
+    _output.check("--plot", arguments.plot, arguments.config)
     tables = _read(arguments.config)
     growing = Curriculum.from_config(tables, index.open(arguments.index))
     sampler = curriculum(

@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from dataeff import _files, tuning
+from dataeff._check import whole
+from dataeff.cli import _output
 
 TUNE = """\
 Find how to start a pace and how long to make it, with a small part of the steps of a run: the smallest start
@@ -112,6 +114,9 @@ def add(commands: Any) -> None:
 def _tune(arguments: argparse.Namespace) -> int:
     probe, settings = _loaded(arguments.probe), _settings(arguments)
     search = tuning.Search(**settings)
+    read = Path(arguments.probe.rpartition(":")[0]), arguments.out / "tuning.jsonl"
+    _output.check("--json", arguments.json, *read)
+    _output.check("--plot", arguments.plot, *read)
     if arguments.dry_run:
         print(_cost(search, anyway=arguments.anyway, run_steps=arguments.run_steps))
         return 0
@@ -143,7 +148,8 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _cost(search: tuning.Search, *, anyway: bool, run_steps: int | None) -> str:
     most = search.most_probes(anyway=anyway)
     said = f"at most {most} probes of {search.steps:,} steps: {most * search.steps:,} steps"
-    if run_steps:
+    if run_steps is not None:
+        whole("--run-steps", run_steps, low=1)
         said += f", {most * search.steps / run_steps:.1%} of a run of {run_steps:,}"
     return f"{said}\nAn unstable probe ends where it is unstable, and those of easy starts cost less a step."
 
@@ -183,7 +189,7 @@ def _module(name: str) -> ModuleType:
 def _imported(name: str, *, said: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ImportError(f"{said} does not import: {type(error).__name__}: {error}") from error
 
 

@@ -31,7 +31,7 @@ def arguments(config: Any) -> dict[str, Any]:
         >>> told["keep"], told["routed"][0], told["routed"][-1], told["until"]
         (constant(value=128), 1, 10, {'tokens': 1000000000})
     """
-    tables = _plain(configs.read(config))
+    tables = configs.read(config)
     known = [*_KEYS, "curriculum"]
     if strange := [name for name in tables if name not in known]:
         raise ValueError(registry.unknown(strange[0], known, of="the config"))
@@ -55,15 +55,6 @@ def arguments(config: Any) -> dict[str, Any]:
         "cost": _cost(model) if model else None,
         **schedule,
     }
-
-
-def _plain(told: Any) -> Any:
-    """Whole floats, as 3e11 is one in TOML, as the whole numbers that they are."""
-    if isinstance(told, Mapping):
-        return {key: _plain(value) for key, value in told.items()}
-    if isinstance(told, list):
-        return [_plain(value) for value in told]
-    return int(told) if isinstance(told, float) and told.is_integer() else told
 
 
 def _table(tables: Mapping[str, Any], name: str) -> dict[str, Any]:

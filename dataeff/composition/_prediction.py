@@ -2,6 +2,7 @@
 
 import functools
 from bisect import bisect_right
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -103,7 +104,7 @@ def _over_time(found: Prediction) -> list[str]:
     titles = ["step", "length", "kept", "effective", "tokens", "layer tokens", "FLOPs", "learning rate"]
     last = max(found.steps - 1, 0)
     rows = [titles]
-    for step in sorted({round(i * last / (_ROWS - 1)) for i in range(_ROWS)}):
+    for step in sorted({round(Fraction(i * last, _ROWS - 1)) for i in range(_ROWS)}):
         now = found.moment(step)
         counts = now.at(step)
         rows.append(

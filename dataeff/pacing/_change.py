@@ -1,7 +1,5 @@
 """When a pace changes next."""
 
-from bisect import bisect_right
-
 from dataeff.pacing._monotone import is_monotone
 from dataeff.pacing._pace import Pace
 
@@ -21,5 +19,8 @@ def next_change(pace: Pace, place: int) -> int | None:
         return None
     if not is_monotone(pace):
         return place + 1
-    now = pace(place)
-    return bisect_right(range(pace.steps), 0, lo=place, key=lambda at: int(pace(at) != now))
+    now, low, high = pace(place), place, pace.steps
+    while low < high:  # bisect takes no range of 2**63 places, as a pace by FLOPs has
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if pace(middle) == now else (low, middle)
+    return low

@@ -3,7 +3,8 @@
 import math
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Any
+from numbers import Real
+from typing import Any, cast
 
 import attrs
 
@@ -11,7 +12,7 @@ from dataeff._check import is_real, is_whole
 from dataeff.clock import Clock
 from dataeff.pacing._derived import Derived
 from dataeff.pacing._monotone import is_monotone
-from dataeff.pacing._pace import Pace, as_pace, common_axis, place, rising, rounded
+from dataeff.pacing._pace import Pace, as_pace, common_axis, listed, place, rising, rounded
 
 
 @attrs.frozen
@@ -68,6 +69,9 @@ class clip(Derived):
     high: float = attrs.field(default=math.inf, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        for name, bound in (("low", self.low), ("high", self.high)):
+            if not isinstance(cast(Any, bound), Real):
+                raise ValueError(f"{name} is {bound!r}; expected a number, or no {name}= for no bound")
         if not self.low <= self.high:
             raise ValueError(f"low is {self.low!r} and high is {self.high!r}; expected low <= high")
 
@@ -94,7 +98,11 @@ class scale(Derived):
 
 
 def _as_paces(paces: Iterable[Any]) -> tuple[Pace, ...]:
-    return tuple(as_pace(pace) for pace in paces)
+    return tuple(as_pace(pace) for pace in listed("paces", paces))
+
+
+def _as_boundaries(steps: Iterable[int]) -> tuple[int, ...]:
+    return listed("boundaries", steps)
 
 
 @attrs.frozen
@@ -109,7 +117,7 @@ class join:
     """
 
     paces: tuple[Pace, ...] = attrs.field(converter=_as_paces)
-    boundaries: tuple[int, ...] = attrs.field(converter=tuple, kw_only=True)
+    boundaries: tuple[int, ...] = attrs.field(converter=_as_boundaries, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         boundaries = rising("boundaries", self.boundaries, count=len(self.paces) - 1)

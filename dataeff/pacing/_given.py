@@ -8,15 +8,15 @@ import attrs
 from dataeff._check import is_whole, real
 from dataeff._repr import qualified
 from dataeff.clock import Clock
-from dataeff.pacing._pace import is_axis, place, rising
+from dataeff.pacing._pace import is_axis, listed, place, rising
 
 
-def _floats(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(values)
+def _values(values: Iterable[float]) -> tuple[float, ...]:
+    return listed("values", values)
 
 
-def _ints(steps: Iterable[int]) -> tuple[int, ...]:
-    return tuple(steps)
+def _until(steps: Iterable[int]) -> tuple[int, ...]:
+    return listed("until", steps)
 
 
 @attrs.frozen
@@ -29,8 +29,8 @@ class discrete:
         [128, 128, 512, 512, 2048]
     """
 
-    values: tuple[float, ...] = attrs.field(converter=_floats)
-    until: tuple[int, ...] = attrs.field(converter=_ints, kw_only=True)
+    values: tuple[float, ...] = attrs.field(converter=_values)
+    until: tuple[int, ...] = attrs.field(converter=_until, kw_only=True)
     on: str = attrs.field(default="steps", kw_only=True, validator=is_axis)
 
     def __attrs_post_init__(self) -> None:

@@ -176,6 +176,19 @@ def rounded(amount: float, multiple: int, start: float, end: float) -> int:
     return int(min(max(math.floor(amount) // multiple * multiple, low), high))
 
 
+def listed(name: str, values: Any) -> tuple[Any, ...]:
+    """`values` as a tuple. Raises ValueError for a single one.
+
+    Examples:
+        >>> listed("until", [10, 20])
+        (10, 20)
+    """
+    try:
+        return tuple(values)
+    except TypeError:
+        raise ValueError(f"{name} is {values!r}; expected a list, as [{values!r}]") from None
+
+
 def rising(name: str, steps: Sequence[int], *, count: int) -> tuple[int, ...]:
     """`steps` as plain ints. Raises ValueError unless they are `count` whole numbers that rise.
 

@@ -24,7 +24,7 @@ class Saving:
         consumed: what the run had consumed when it was first as good; None if it never was.
         ended: what the run had consumed at the end; None if it did not count on this axis.
         share: of what the baseline consumed, where both are compared: 1, or less if the run ended before.
-        quality: of the run there.
+        quality: of the run there; None if it, or the baseline, had not logged any yet.
         difference: of `quality` from the baseline's there; positive is better.
 
     Examples:
@@ -229,7 +229,8 @@ def _saving(run: str, axis: str, baseline: Curve, own: Curve, sign: int) -> Savi
     best = float(sign * (sign * baseline.y).max())
     at_best = reached(baseline, best, sign=sign)
     where = meeting(own, baseline)
-    quality, reference = (float(np.interp(where, of.x, of.y)) for of in (own, baseline))
+    quality, reference = _at(own, where), _at(baseline, where)
+    difference = None if quality is None or reference is None else sign * (quality - reference)
     return Saving(
         run=run,
         axis=axis,
@@ -237,6 +238,17 @@ def _saving(run: str, axis: str, baseline: Curve, own: Curve, sign: int) -> Savi
         consumed=reached(own, best, sign=sign),
         ended=own.end,
         share=where / baseline.end,
-        quality=quality,
-        difference=sign * (quality - reference),
+        quality=None if difference is None else quality,
+        difference=difference,
     )
+
+
+def _at(of: Curve, where: float) -> float | None:
+    """A curve's value, between moments by a straight line, and after the last its own; None before the first.
+
+    Examples:
+        >>> curve = Curve(np.array([10.0, 20]), np.array([4.0, 3]))
+        >>> _at(curve, 15), _at(curve, 9)
+        (3.5, None)
+    """
+    return None if where < of.x[0] else float(np.interp(where, of.x, of.y))

@@ -111,9 +111,11 @@ def at_end(row: "Saving") -> tuple[str, str]:
         ('3.500', '0.10 worse at 67%')
         >>> at_end(Saving("ltd", "flops", 9, None, None, None, None, None))
         ('not logged', '')
+        >>> at_end(Saving("ltd", "flops", 9, 12, 20, 1, None, None))
+        ('not logged there', '')
     """
     if row.quality is None or row.difference is None or row.share is None:
-        return "not logged", ""
+        return "not logged" if row.share is None else "not logged there", ""
     where = "" if row.share >= 1 else f" at {row.share:.0%}"
     return quality(row.quality), better(row.difference) + where
 

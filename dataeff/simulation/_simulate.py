@@ -27,8 +27,8 @@ def simulate(sampler: curriculum, *, length: Length | None = None, progress: boo
         progress: whether to show a bar.
 
     Raises:
-        ValueError: a length pace that is not a whole number at some step, or `length` with a pace and an
-            index that does not hold its metric.
+        ValueError: another kind of sampler, a length pace that is not a whole number at some step, or
+            `length` with a pace and an index that does not hold its metric.
 
     Examples:
         >>> import tempfile
@@ -40,6 +40,11 @@ def simulate(sampler: curriculum, *, length: Length | None = None, progress: boo
         ...     found.pool[[0, -1]].tolist(), found.plain_tokens, found.tokens < found.plain_tokens
         ([10, 100], 20200, True)
     """
+    if not isinstance(sampler, curriculum):
+        raise ValueError(
+            f"the sampler is {type(sampler).__name__}; expected samplers.curriculum(...), whose batches "
+            "follow a pace"
+        )
     cl, length = sampler.curriculum, length or Length()
     lengths = _lengths(cl, length)
     run = len(sampler)

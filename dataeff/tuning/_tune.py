@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dataeff._distributed import rank_or_own
 from dataeff.tuning import _log
 from dataeff.tuning._config import Config
 from dataeff.tuning._probe import Probe, ProbeError, run
+from dataeff.tuning._ranks import from_first
 from dataeff.tuning._search import Search
 from dataeff.tuning._source import source
 from dataeff.tuning._tuned import Tuned, conclude
@@ -48,7 +50,7 @@ def tune(
     of another source of the probe, by a hash of its file, is refused.
 
     Where torch.distributed is initialized, all ranks call this, and their probes must give the same losses on
-    every rank; the first rank writes the log.
+    every rank. Only the first rank reads and writes the log; it tells the others what is in it.
 
     Args:
         probe: trains as a `Config` says and gives pairs of step and validation loss in nats, always at full
@@ -97,9 +99,9 @@ def tune(
     if not callable(probe):
         raise ValueError(f"probe is {probe!r}; expected a function of a Config")
     path, first = Path(out) / _log.NAME, rank_or_own() == 0
-    _files.make_folder(path.parent)
-    with _files.locked(path.parent) if first else nullcontext():
-        probes = _finished(path, _log.settings_of(search, source(probe)), first=first)
+    settings = _log.settings_of(search, source(probe))
+    with ExitStack() as held:
+        probes = from_first(partial(_finished, path, settings, held))
         resumed = len(probes)
         with tqdm(
             desc="tune",
@@ -143,12 +145,14 @@ def _went_on(probes: list[Probe]) -> bool:
     return unstable and any(probe.config.paced for probe in probes)
 
 
-def _finished(path: Path, settings: dict[str, Any], *, first: bool) -> list[Probe]:
+def _finished(path: Path, settings: dict[str, Any], held: ExitStack) -> list[Probe]:
+    """The finished probes of a log, which is then ready for more; its folder is held."""
+    _files.make_folder(path.parent)
+    held.enter_context(_files.locked(path.parent))
     found, probes = _log.read(path)
     if found is not None:
         _log.check_same(path, found, settings)
-    if first:
-        _log.begin(path, settings)
+    _log.begin(path, settings)
     return probes
 
 

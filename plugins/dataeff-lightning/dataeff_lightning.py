@@ -47,7 +47,10 @@ class SamplerLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """The batches from `step` on. Nothing is fetched before the first is asked for."""
         if self.step is None:
-            raise ValueError("the loader has no step; add SamplerState() to the callbacks of the Trainer")
+            raise ValueError(
+                "the loader has no step; add SamplerState() to the callbacks of the Trainer. Tuner and "
+                "LearningRateFinder leave it out: give Tuner a plain DataLoader, as the README shows"
+            )
         self.batch_sampler.step = self.step  # type: ignore[union-attr]
         yield from super().__iter__()
 
@@ -68,8 +71,8 @@ class SamplerState(Callback):
     `limit_train_batches` says; the next one goes on from there. Training ends after the last batch.
 
     Raises:
-        ValueError: when training starts, a loader that is no `SamplerLoader`, a sampler of another rank, or a
-            checkpoint of other batches or without a sampler.
+        ValueError: when training starts, a loader that is no `SamplerLoader`, a sampler of another rank or
+            shorter than `min_epochs` or `min_steps`, or a checkpoint of other batches or without a sampler.
 
     Examples:
         >>> import dataeff as de
@@ -94,8 +97,16 @@ class SamplerState(Callback):
     def __init__(self) -> None:
         self.step = 0
         """Batches trained on."""
+        self._trainer: Trainer | None = None
         self._sampler: Sampler | None = None
         self._loaded: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin anew in another trainer, and count a batch before any other callback saves a checkpoint."""
+        if trainer is not self._trainer:
+            self.step, self._sampler, self._trainer = 0, None, trainer
+        trainer.callbacks.remove(self)  # type: ignore[attr-defined]
+        trainer.callbacks.insert(0, self)  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's state at the step that training has reached."""
@@ -107,11 +118,18 @@ class SamplerState(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the loader begin where the checkpoint stands; Lightning may be in the middle of an epoch."""
-        self._begin(trainer)
+        sampler = self._begin(trainer)
+        if not self.step:
+            epochs = -(-len(sampler) // int(trainer.num_training_batches))
+            most = len(sampler) if pl_module.automatic_optimization else trainer.min_steps or 0
+            _check_lasts(trainer, sampler, epochs=epochs, updates=most)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the loader begin where the last epoch ended; it may be a new one."""
-        self._begin(trainer)
+        sampler = self._begin(trainer)
+        if self.step >= len(sampler):  # and yet Lightning goes on
+            epochs = trainer.current_epoch + 1  # the one of the last batch may be resumed at its end
+            _check_lasts(trainer, sampler, epochs=epochs, updates=trainer.global_step)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count what was trained on."""
@@ -125,7 +143,7 @@ class SamplerState(Callback):
         """Forget what `validate` or `test` loaded: it is not for a later `fit`."""
         self._loaded = None
 
-    def _begin(self, trainer: Trainer) -> None:
+    def _begin(self, trainer: Trainer) -> Sampler:
         loader = trainer.train_dataloader
         if not isinstance(loader, SamplerLoader):
             raise ValueError(
@@ -144,6 +162,7 @@ class SamplerState(Callback):
             )
         self._sampler, loader.step = sampler, self.step
         self._end(trainer)
+        return self._sampler
 
     def _end(self, trainer: Trainer) -> None:
         if self._sampler is not None and self.step >= len(self._sampler):
@@ -158,3 +177,15 @@ def _check_rank(trainer: Trainer, sampler: Sampler) -> None:
             f"{share['rank']} of {share['num_replicas']}; make the sampler in train_dataloader(), where "
             "torch.distributed is ready, or give it rank= and world_size="
         )
+
+
+def _check_lasts(trainer: Trainer, sampler: Sampler, *, epochs: int, updates: int) -> None:
+    for name, least, most in (
+        ("min_epochs", trainer.min_epochs, epochs),
+        ("min_steps", trainer.min_steps, updates),
+    ):
+        if (least or 0) > most:
+            raise ValueError(
+                f"{name} is {least}, but the sampler's {len(sampler)} batches are enough for {most}; lower "
+                f"{name}, or make the sampler with more steps"
+            )

@@ -34,8 +34,9 @@ def attach(trainer: Trainer, sampler: Sampler) -> None:
 
     Its train dataloader becomes a plain DataLoader with `sampler` as batch sampler, which Accelerate does not
     divide among processes a second time. Dataset, collator, workers and unused columns stay as the trainer
-    has them, and the collator sees `samples.batch.step`. Each checkpoint holds the sampler's state, in
-    `trainer_state.json`; `train(resume_from_checkpoint=...)` goes on from it on any number of processes.
+    has them. The collator sees `samples.batch.step`; in evaluation it gets a plain list. Each checkpoint
+    holds the sampler's state, in `trainer_state.json`; `train(resume_from_checkpoint=...)` goes on from it on
+    any number of processes.
 
     A batch of the sampler is the global batch of one micro-step: `batch_size` is
     `per_device_train_batch_size` times the number of processes, however many `gradient_accumulation_steps`

@@ -7,6 +7,8 @@ import dataeff as de
 import pytest
 import torch
 import train
+from lightning.pytorch import Callback
+from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader
 
 from dataeff_lightning import SamplerLoader, SamplerState
@@ -132,6 +134,78 @@ def test_a_trainer_may_fit_again(folder):
     assert noted(folder, "notes") == due(folder, 0, 10)
 
 
+class Saving(Callback):
+    """Saves after some batch, from the hook in which batches are counted."""
+
+    def __init__(self, path, after):
+        self.path, self.after = path, after
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if batch_idx + 1 == self.after:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_callback_may_save_before_or_after(folder, first):
+    trainer = train.trainer_of(folder)
+    trainer.callbacks.insert(0 if first else 1, Saving(folder / "own.ckpt", after=8))
+    trainer.fit(train.Model(folder, "notes"))
+    saved = torch.load(folder / "own.ckpt", weights_only=True)["callbacks"]["SamplerState"]
+    assert saved == train.make(folder).state_dict(8)
+
+
+def test_a_callback_begins_anew_in_another_trainer(folder):
+    state = SamplerState()
+    for run, resume, start in (("a", None, 0), ("b", None, 0), ("c", folder / "saved/step=2.ckpt", 4)):
+        trainer = train.trainer_of(folder, max_steps=3, max_epochs=-1)
+        trainer.callbacks = [state, *trainer.callbacks[1:]]
+        trainer.fit(train.Model(folder, run), ckpt_path=resume)
+        assert noted(folder, run) == due(folder, start, 6)
+
+
+@pytest.mark.parametrize(
+    ("minimum", "batches", "said"),
+    [
+        (
+            {"min_steps": 50, "max_epochs": -1},
+            0,
+            "min_steps is 50, but the sampler's 32 batches are enough for 32",
+        ),
+        (
+            {"min_steps": 20, "max_epochs": -1},
+            32,
+            "min_steps is 20, but the sampler's 32 batches are enough for 16",
+        ),
+        (
+            {"min_epochs": 5, "max_epochs": 9},
+            0,
+            "min_epochs is 5, but the sampler's 32 batches are enough for 1; low",
+        ),
+    ],
+)
+def test_a_sampler_that_is_too_short_for_the_trainer_is_refused(folder, minimum, batches, said):
+    (folder / "notes-0.txt").touch()
+    with pytest.raises(ValueError, match=said):
+        fit(folder, **minimum)
+    assert len(noted(folder, "notes")) == batches
+
+
+def test_least_epochs_that_the_sampler_has_are_taken(folder):
+    trainer = fit(folder, limit_train_batches=10, min_epochs=4, min_steps=16, max_epochs=-1)
+    assert (trainer.current_epoch, trainer.global_step) == (4, 16)
+
+
+def test_a_rate_is_found_with_a_plain_loader(folder):
+    trainer, model = train.trainer_of(folder, default_root_dir=folder), train.Model(folder, "notes")
+    plain = DataLoader(
+        de.corpus.with_batch(train.ROWS), batch_sampler=train.make(folder), collate_fn=train.collate
+    )
+    Tuner(trainer).lr_find(model, train_dataloaders=plain, num_training=5, update_attr=False)
+    (folder / "notes-0.txt").unlink()
+    trainer.fit(model)
+    assert noted(folder, "notes") == due(folder, 0, train.STEPS)
+
+
 KEYS = {"batch_size": train.BATCH_SIZE, "seed": 1, "steps": 24}
 SAMPLERS = {
     "mixture": lambda: de.samplers.mixture({"a": 60, "b": 36}, weights={"a": 1, "b": 2}, **KEYS),
@@ -172,7 +246,8 @@ def test_a_loader_without_the_callback_is_refused(folder):
     trainer = train.trainer_of(folder)
     trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, SamplerState)]
     with pytest.raises(
-        ValueError, match=r"the loader has no step; add SamplerState\(\) to the callbacks of th"
+        ValueError,
+        match=r"the loader has no step; add SamplerState\(\) to the callbacks of the Trainer. Tuner and Lear",
     ):
         trainer.fit(train.Model(folder, "notes"))
 
