@@ -382,6 +382,17 @@ def test_what_a_kill_or_a_full_disk_cut_off_does_no_harm(tmp_path, suffix, monke
     assert [moment["loss"] for moment in read_log(log.path)] == [1, 2]
 
 
+def test_csv_may_come_from_a_spreadsheet_and_hold_what_is_not_finite(tmp_path):
+    (tmp_path / "a.csv").write_text("\ufeffsteps,loss,norm\n1,nan,Inf\n2,3.5,-inf\n", encoding="utf-8")
+    first, second = read_log(tmp_path / "a.csv")
+    assert math.isnan(first["loss"])
+    assert (first["norm"], second["loss"], second["norm"]) == (math.inf, 3.5, -math.inf)
+    with pytest.raises(
+        ValueError, match="has no column 'samples'; CSV has those of its first line, steps, loss"
+    ):
+        Log(tmp_path / "a.csv").write(Clock(steps=3), loss=3.0)
+
+
 def test_what_is_no_log_or_value_is_refused_by_name(tmp_path):
     log = Log(tmp_path / "a.csv")
     log.write(Clock(), loss=1)

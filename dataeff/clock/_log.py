@@ -89,7 +89,7 @@ class Log:
             )
 
     def _columns(self, moment: Mapping[str, Any]) -> list[str]:
-        with self.path.open(encoding="utf-8", newline="") as file:
+        with self.path.open(encoding="utf-8-sig", newline="") as file:
             columns = next(csv.reader(file))
         if strange := [name for name in moment if name not in columns]:
             raise ValueError(
@@ -164,7 +164,7 @@ def _append(descriptor: int, content: bytes) -> None:
 
 
 def _moments(path: Path) -> list[dict[str, Any]]:
-    content = _whole_lines(path)
+    content = _whole_lines(path).removeprefix("\ufeff")  # which spreadsheets write
     if path.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(content, newline=""))
         try:
@@ -227,4 +227,9 @@ def _finite(value: Any) -> Any:
 
 def _row(row: Mapping[Any, Any]) -> str:
     """A row of CSV, whose cells are JSON, as a line of JSON; what is empty was not there."""
-    return "{" + ", ".join(f"{json.dumps(name)}: {cell}" for name, cell in row.items() if cell) + "}"
+    cells = {name: _NOT_FINITE.get(str(cell).lower(), cell) for name, cell in row.items() if cell}
+    return "{" + ", ".join(f"{json.dumps(name)}: {cell}" for name, cell in cells.items()) + "}"
+
+
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+"""As NumPy and pandas write them, and as JSON has them."""
