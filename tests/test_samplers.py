@@ -209,7 +209,7 @@ def test_a_checkpoint_can_name_the_step_that_training_reached(growing):
 
 
 def test_the_state_is_a_few_numbers_that_torch_loads_safely(growing, tmp_path):
-    state = curriculum(growing, batch_size=6, seed=2**63).state_dict(step=10**12)
+    state = curriculum(growing, batch_size=6, seed=2**63, steps=10**12).state_dict(step=10**12)
     torch.save(state, tmp_path / "state.pt")
     assert torch.load(tmp_path / "state.pt", weights_only=True) == state
     assert len(pickle.dumps(state)) < 300
