@@ -68,8 +68,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if found != (expected := _checksum(manifest)):
         raise ValueError(
             f"{file}: checksum is {found!r}, and that of its content {expected!r}: it was changed after "
-            "it was "
-            "written; rebuild the index"
+            "it was written; rebuild the index"
         )
     return manifest
 

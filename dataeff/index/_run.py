@@ -147,6 +147,5 @@ def _result(future: Any) -> Any:
             raise
         raise ValueError(
             f"a metric or the corpus cannot be sent to other processes: {error}; define functions at the "
-            "top of a "
-            'module, or use executor="threads"'
+            'top of a module, or use executor="threads"'
         ) from error
