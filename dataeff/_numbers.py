@@ -36,6 +36,16 @@ def numbers(values: ArrayLike, source: str) -> NDArray[Any]:
     return array
 
 
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """The same in this machine's byte order, the one that kernels know; itself where it has that.
+
+    Examples:
+        >>> native(np.array([1, 2], ">i4")).dtype
+        dtype('int32')
+    """
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def _plain(value: Any) -> Any:
     """A tensor as an array; anything else as it is."""
     if not isinstance(value, torch.Tensor):

@@ -7,13 +7,12 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dataeff._numbers import native
 from dataeff.corpus._base import Corpus, Shard
 
 
-def _native(tokens: ArrayLike) -> NDArray[Any]:
-    """In this machine's byte order, the one that kernels know."""
-    array = np.asarray(tokens)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+def _as_array(tokens: ArrayLike) -> NDArray[Any]:
+    return native(np.asarray(tokens))
 
 
 def _as_int64(offsets: ArrayLike) -> NDArray[np.int64]:
@@ -34,7 +33,7 @@ class Ragged(Corpus):
         [3]
     """
 
-    tokens: NDArray[Any] = attrs.field(converter=_native, repr=False)
+    tokens: NDArray[Any] = attrs.field(converter=_as_array, repr=False)
     offsets: NDArray[np.int64] = attrs.field(converter=_as_int64, repr=False)
 
     @tokens.validator
@@ -121,7 +120,7 @@ def as_tokens(index: int, sample: ArrayLike) -> NDArray[Any]:
     """
     if isinstance(sample, str):
         return _encoded(index, sample)
-    array = _native(sample)
+    array = native(np.asarray(sample))
     if array.ndim == 1 and not array.size:
         return array.astype(np.uint8)
     if array.ndim != 1 or array.dtype.kind not in "iu":

@@ -29,6 +29,11 @@ def _as_dict(metrics: Any) -> dict[str, paced | window]:
     return dict(metrics)
 
 
+def _prefixes(stops: NDArray[np.int64]) -> Pools:
+    """From how many are eligible at every step, the easiest first."""
+    return by_step(np.zeros_like(stops), stops)
+
+
 def _check_index(_: object, __: object, value: Any) -> None:
     if not isinstance(value, Index):
         raise ValueError(f"index is {value!r}; expected an Index, as dataeff.index.open(folder)")
@@ -96,7 +101,7 @@ class Curriculum:
         if len(monotone) == 1:
             order, stops = self.index.order(name), reach(self.index, name, monotone[name])
             if stops[0]:
-                return order, by_step(np.zeros_like(stops), stops)
+                return order, _prefixes(stops)
         else:
             order, pools = merged(self.index, monotone)
             if len(pools) and pools.steps[0] == 0:
@@ -121,8 +126,7 @@ class Curriculum:
         if len(self.metrics) > 1:  # how many are eligible does not tell which
             for name, how in sorted(self.metrics.items()):
                 if isinstance(how, paced):  # a window stands alone
-                    reached = reach(self.index, name, how)
-                    pools.append(by_step(np.zeros_like(reached), reached))
+                    pools.append(_prefixes(reach(self.index, name, how)))
         arrays = [array.tobytes() for own in pools for array in attrs.astuple(own)]
         content = b"".join([json.dumps(parts).encode(), *arrays])
         return hashlib.blake2b(content, digest_size=8).hexdigest()

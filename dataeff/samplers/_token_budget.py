@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dataeff import rng
 from dataeff._check import is_whole, whole
 from dataeff._kernel import kernel
-from dataeff._numbers import numbers
+from dataeff._numbers import native, numbers
 from dataeff.samplers._batch import Batch
 from dataeff.samplers._steps import Ints, Ranked
 
@@ -91,7 +91,7 @@ def _as_lengths(lengths: Any) -> NDArray[Any]:
         array = array.astype(np.int64)
     if len(array) and array[least := int(array.argmin())] < 0:
         raise ValueError(f"the length of sample {least} is {array[least]}; expected 0 or more")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return native(array)
 
 
 def _shown(lengths: NDArray[Any]) -> str:
