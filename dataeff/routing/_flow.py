@@ -11,7 +11,6 @@ from torch import nn
 from dataeff.routers import Chosen
 from dataeff.routing import _probe
 from dataeff.routing._adapters import (
-    Kept,
     arguments,
     heads,
     is_packed,
@@ -26,6 +25,7 @@ from dataeff.routing._outputs import hidden_of, with_hidden
 from dataeff.routing._passes import Found, Pass, Passes, in_backward
 from dataeff.routing._residual import merge
 from dataeff.routing._route import Route
+from dataeff.routing._rules import Kept
 
 Tensor = torch.Tensor
 
