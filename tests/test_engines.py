@@ -1,5 +1,6 @@
 """Routing under what runs models: checkpointing, compilers, several processes, autocast."""
 
+import copy
 import os
 
 import pytest
@@ -268,6 +269,35 @@ def test_blocks_that_are_compiled_one_by_one_share_their_code(counter, first, wa
     same(found, expected)
     assert counter.frame_count <= 8 + 1
     torch.testing.assert_close(gpt(ids), made(length=16)(ids))  # the route is gone
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")
+def test_a_whole_model_is_compiled_after_its_blocks_were(gpt, ids, counter):
+    route = attach(gpt, keep=5, seed=7)
+    route.step = 0
+    expected, kept = gpt(ids), route.kept()
+    for block in gpt.blocks:
+        block.compile(backend="eager")
+    for run in (gpt, torch.compile(gpt, backend=counter, fullgraph=True), gpt):
+        route.step = 1
+        route.step = 0
+        assert torch.equal(run(ids), expected)
+        assert all(torch.equal(route.kept()[name], own) for name, own in kept.items())
+    route.remove()
+    plain = made()(ids)
+    assert torch.equal(gpt(ids), plain)
+    assert torch.equal(torch.compile(gpt, backend=counter, fullgraph=True)(ids), plain)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")
+def test_a_copy_of_blocks_that_are_compiled_is_routed_where_the_model_would_not_be_the_same(gpt, ids):
+    attach(gpt, router=routers.mixture_of_depths(), keep=5, seed=7)
+    gpt.eval()
+    expected = gpt(ids)
+    for block in gpt.blocks:
+        block.compile(backend="eager")
+    assert torch.equal(gpt(ids), expected)
+    assert torch.equal(copy.deepcopy(gpt)(ids), expected)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")

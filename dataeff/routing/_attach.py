@@ -14,7 +14,7 @@ from dataeff._distributed import rank_or_own
 from dataeff.clock import Clock
 from dataeff.pacing import axis, constant
 from dataeff.routing._flow import Flow
-from dataeff.routing._hook import Hook, Ride, rides_around
+from dataeff.routing._hook import Hook, Ride
 from dataeff.routing._route import Route
 from dataeff.routing._stack import blocks, is_batch_first, siblings
 
@@ -147,8 +147,7 @@ def _named(model: nn.Module, layers: Sequence[nn.Module]) -> dict[str, nn.Module
 
 def _check_layer(name: str, layer: nn.Module, token_args: Mapping[str, object]) -> None:
     """Refuse what would go wrong later, or silently."""
-    hooks = [*layer._forward_pre_hooks.values(), *(ride.before for ride in rides_around(layer))]
-    if any(isinstance(hook, Hook) and hook.method == "enter" for hook in hooks):
+    if any(isinstance(hook, Hook) and hook.method == "enter" for hook in layer._forward_pre_hooks.values()):
         raise ValueError(f"layer {name!r} is routed already; remove() that route first")
     parameters = inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters
     if not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values()):

@@ -39,9 +39,15 @@ class Hook:
     flow: Any
     method: str
     name: str
+    runs_around: bool = attrs.field(default=False, init=False)
+    """Whether it is called around the code of a compiled module just now, so not within."""
 
     def __call__(self, module: Any, *given: Any) -> Any:
         """Call the method."""
+        return None if self.runs_around else self.around(module, *given)
+
+    def around(self, module: Any, *given: Any) -> Any:
+        """Call the method, from wherever."""
         return getattr(self.flow, self.method)(self.name, module, *given)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -59,11 +65,13 @@ class Hook:
 class Ride:
     """The hooks of one module. On one that is compiled by itself, they run around the compiled code.
 
-    Inside it, each layer and number of tokens would be compiled anew.
+    Inside it, each layer and number of tokens would be compiled anew. They stay registered, too, for a whole
+    model that is compiled: it knows nothing of the code of its modules.
 
     Examples:
-        >>> layer = nn.Identity()
-        >>> ride = Ride(layer, before=lambda module, args, kwargs: ((args[0] + 1,), kwargs))
+        >>> from types import SimpleNamespace
+        >>> layer, flow = nn.Identity(), SimpleNamespace(enter=lambda name, module, args, kwargs: ((2,), {}))
+        >>> ride = Ride(layer, before=Hook(flow, "enter", ""))
         >>> ride.attach()
         >>> layer(1)
         2
@@ -73,8 +81,8 @@ class Ride:
     """
 
     module: nn.Module
-    before: Any
-    after: Any = None
+    before: Hook
+    after: Hook | None = None
     _handles: list[Any] = attrs.field(factory=list, init=False)
 
     def attach(self) -> None:
@@ -86,25 +94,22 @@ class Ride:
     def keep_out_of_the_graph(self) -> None:
         """Move the hooks around the module's compiled code, if it has some since it was last looked at."""
         compiled = self.module._compiled_call_impl
-        if compiled is None or self in rides_around(self.module):
+        if compiled is None:
             return
-        self._drop()
         if not isinstance(compiled, _Around):
             self.module._compiled_call_impl = compiled = _Around(compiled)
-        compiled.rides.append(self)
+        if self not in compiled.rides:
+            compiled.rides.append(self)
 
     def remove(self) -> None:
         """Take the hooks off."""
-        self._drop()
+        while self._handles:
+            self._handles.pop().remove()
         around = self.module._compiled_call_impl
         if isinstance(around, _Around) and self in around.rides:
             around.rides.remove(self)
             if not around.rides:
                 self.module._compiled_call_impl = around.compiled
-
-    def _drop(self) -> None:
-        while self._handles:
-            self._handles.pop().remove()
 
 
 @attrs.define(eq=False)
@@ -116,20 +121,16 @@ class _Around:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for ride in self.rides:
-            args, kwargs = ride.before(ride.module, args, kwargs) or (args, kwargs)
-        output = self.compiled(*args, **kwargs)
+            args, kwargs = ride.before.around(ride.module, args, kwargs) or (args, kwargs)
+        hooks = [hook for ride in self.rides for hook in (ride.before, ride.after) if hook is not None]
+        try:
+            for hook in hooks:
+                hook.runs_around = True
+            output = self.compiled(*args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.runs_around = False
         for ride in self.rides:
-            changed = None if ride.after is None else ride.after(ride.module, args, output)
+            changed = None if ride.after is None else ride.after.around(ride.module, args, output)
             output = output if changed is None else changed
         return output
-
-
-def rides_around(module: nn.Module) -> list[Ride]:
-    """Those whose hooks run around the compiled code of a module.
-
-    Examples:
-        >>> rides_around(nn.Identity())
-        []
-    """
-    around = module._compiled_call_impl
-    return around.rides if isinstance(around, _Around) else []
