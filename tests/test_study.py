@@ -42,7 +42,7 @@ def dies_after(steps):
 
 def of(result):
     """What two runs of one config share: all but times and dates."""
-    own = {key: value for key, value in result.items() if key not in ("date", "index_seconds")}
+    own = {key: value for key, value in result.items() if key not in ("commit", "date", "index_seconds")}
     own["totals"] = {axis: count for axis, count in own["totals"].items() if axis != "seconds"}
     own["curve"] = [{k: v for k, v in row.items() if k != "seconds"} for row in own["curve"]]
     return own
@@ -271,6 +271,20 @@ def test_what_costs_less_than_any_baseline_is_compared_with_nothing():
     assert not analysis.against([*LINE, made("ltd", 0.25, 1, 5.0, flops=5)], "flops")
 
 
+def test_all_seeds_of_the_baseline_are_compared_with_or_none():
+    """Time differs from seed to seed, so an arm may cost more than some of them."""
+    ends = (11.5, 12.0, 12.0)
+    line = [made("baseline", 1.0, s, 5 + 0.01 * s, seconds=end) for s, end in enumerate(ends, 1)]
+    one, none = (made("a", 1.0, 1, 5.0, seconds=seconds) for seconds in (12.05, 12.1))
+    assert analysis.against([*LINE[:6], *line, one], "seconds")["a", 1.0].mean == pytest.approx(-0.02)
+    assert not analysis.against([*LINE[:6], *line, none], "seconds")
+    more = [made("baseline", 1.0, s, 5.0) for s in (4, 5)]
+    half, whole = (made("a", f, 1, 5.0) for f in (0.5, 1.0))
+    found = analysis.against([*LINE, *more, half, whole], "tokens")
+    assert found["a", 0.5].mean == pytest.approx(-1.02), "seeds at one share alone are of that share"
+    assert found["a", 1.0].mean == pytest.approx(-0.012)
+
+
 def test_a_factor_is_how_much_less_is_needed_for_the_baselines_loss():
     """By seed; the baseline's loss rises by 0.01 with the seed, and so does the arm's."""
     arm = [made("a", f, s, 4.5 - math.log2(f) + 0.01 * s) for f in (0.5, 1.0) for s in (1, 2, 3)]
@@ -336,6 +350,9 @@ def test_the_baseline_to_beat_is_the_best_at_each_share():
         0.5: "baseline_unscaled",
         1.0: "baseline",
     }
+    more = [made("baseline", 1.0, s, 5.0) for s in (4, 5)]
+    best = [made("baseline_twice_rate", 1.0, s, 4.9) for s in (1, 2, 3)]
+    assert analysis.reference(LINE + more + best)[1.0] == best, "three seeds are enough"
     arm = [made("a", 0.5, 1, 5.0)]
     assert analysis.against(LINE + better + arm, "tokens")["a", 0.5].mean == pytest.approx(-0.5)
 
@@ -358,7 +375,10 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
     own += [made("composed_layers", 0.5, 1, 5.2)]
     said = _verdict.verdict(base + own)
     assert "Of 2 settings of it at 50%, `composed_b` is best, which drops 12.5% of the tokens that" in said
-    assert "it does **not** reach that loss, at 5.300 ± 0.000 (2 seeds that it was not chosen by)." in said
+    assert (
+        "it does **not** reach that loss, at 5.300 ± 0.000 (2 seeds that it was not chosen by), so +0.280 ± "
+        "0.025 beside it." in said
+    )
     assert "of 2 settings `composed_b_layers` is best. With 70% of the tokens and 50% of the FLOPs" in said
     assert "`composed_layers` is at 5.200 with 50%" in said
     assert said.endswith(
@@ -369,6 +389,10 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
     assert f"less it needs for that loss, over all seeds: {factors}" in _verdict.verdict(base + own + whole)
     assert "the one seed that it was chosen by" in _verdict.verdict(base + own[:4])
     assert _verdict.verdict(base) == ""
+    diverged = [{**own[3], "final": {"validation_loss": math.nan}}, *own[4:6]]
+    assert "`composed` is best" in _verdict.verdict(base + own[:3] + diverged)
+    lost = [{**run, "final": {"validation_loss": math.nan}} for run in own[:3]]
+    assert "`baseline`: no loss, as it diverged against 5.020" in _verdict.verdict(base + lost)
 
 
 def test_a_run_that_diverged_is_told_of_and_compared_with_nothing():

@@ -4,12 +4,15 @@ import datetime
 import json
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import torch
+
+from dataeff import _files
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -19,16 +22,22 @@ def write(
 ) -> Path:
     """Write `figures` with machine, versions (and those of others) and date to `<folder>/<name>.json`."""
     record = {"benchmark": name, **stamp(versions), "figures": figures}
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    put(path, json.dumps(record, indent=1) + "\n")
     print(f"written: {path}")
     return path
 
 
+def put(path: Path, text: str) -> None:
+    """Write a file that is whole or not there; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _files.write(path, lambda file: _files.put(file, text.encode()))
+
+
 def stamp(versions: dict[str, str] | None = None) -> dict[str, Any]:
-    """When, on what kind of machine and with which versions (and those of others)."""
+    """When, of which code, on what kind of machine and with which versions (and those of others)."""
     return {
+        "commit": _commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": platform.machine(),
@@ -43,3 +52,13 @@ def stamp(versions: dict[str, str] | None = None) -> dict[str, Any]:
             **(versions or {}),
         },
     }
+
+
+def _commit() -> str | None:
+    """What git has checked out, "-dirty" if there is more; None where there is no git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=RESULTS, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -45,7 +45,7 @@ def again(study: Study, run: Run, out: Path, *, stop: Callable[[], bool]) -> dic
         "loss": loss(result),
     }
     others = json.loads(PATH.read_text()) if PATH.exists() else []
-    _work.write(PATH, json.dumps([*others, found], indent=1) + "\n")
+    record.put(PATH, json.dumps([*others, found], indent=1) + "\n")
     return found
 
 

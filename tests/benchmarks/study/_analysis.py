@@ -107,18 +107,18 @@ def work_of(config: dict[str, Any]) -> str:
 
 
 def _best(results: Iterable[Result]) -> dict[float, list[Result]]:
-    """At each share of the data the arm with the least mean loss, of those with the most seeds."""
+    """At each share of the data the arm with the least mean loss, of those with three seeds, or the most."""
     shares: dict[float, list[list[Result]]] = defaultdict(list)
     for (_, fraction), runs in grouped(results).items():
         shares[fraction].append(runs)
     return {
-        share: min((runs for runs in arms if len(runs) == max(map(len, arms))), key=_mean_loss)
+        share: min((runs for runs in arms if len(runs) >= min(3, max(map(len, arms)))), key=mean_loss)
         for share, arms in shares.items()
     }
 
 
-def _mean_loss(runs: list[Result]) -> float:
-    """Infinite if one of them diverged."""
+def mean_loss(runs: Iterable[Result]) -> float:
+    """To choose by: infinite if one of them diverged."""
     found = estimate(map(loss, runs)).mean
     return math.inf if math.isnan(found) else found
 
@@ -128,15 +128,22 @@ def against(results: Sequence[Result], axis: str, value: Value = loss) -> dict[t
 
     The baseline's value at the arm's mean cost is read off its own runs of each seed, which ended at several
     shares of the data, linearly over the logarithm of the cost. Arms that cost less than the least of these
-    or more than the greatest (by over 2%) are compared with nothing. Seeds are not paired: those of an arm
-    and of the baseline go up and down by themselves, and arms with few can be compared with those with many.
+    do on the mean over seeds, or more than the greatest (by over 2%), are compared with nothing. Seeds are
+    not paired: those of an arm and of the baseline go up and down by themselves, and arms with few can be
+    compared with those with many.
     """
-    cost, base = consumed(axis), [run for runs in reference(results).values() for run in runs]
-    lines, found = _lines(base, cost, value).values(), {}
+    cost, base = consumed(axis), reference(results)
+    lines = _lines((run for runs in base.values() for run in runs), cost, value)
+    spans: dict[int, list[float]] = {seed: [] for seed in lines}
+    for runs in base.values():
+        for run in runs:
+            spans[run["seed"]].append(estimate(map(cost, runs)).mean)
+    found = {}
     for key, runs in grouped(results).items():
         at, own = estimate(map(cost, runs)).mean, estimate(map(value, runs))
-        read = [there for line in lines if (there := _read(line, at)) is not None]
-        if read and not key[0].startswith(BASELINE):
+        reach = {seed for seed, span in spans.items() if min(span) / 1.02 <= at <= max(span) * 1.02}
+        if reach and not key[0].startswith(BASELINE):
+            read = [_read(line, at) for seed, line in lines.items() if seed in reach]
             other = estimate(read)
             found[key] = Estimate(own.mean - other.mean, math.hypot(own.half, other.half), own.seeds)
     return found
@@ -189,6 +196,12 @@ class Reached:
     own: Estimate
     base: Estimate
 
+    @property
+    def difference(self) -> Estimate:
+        """Of both, the arm's less the baseline's."""
+        half = math.hypot(self.own.half, self.base.half)
+        return Estimate(self.own.mean - self.base.mean, half, min(self.own.seeds, self.base.seeds))
+
 
 def reaches(results: Sequence[Result], arm: str, fraction: float) -> Reached | None:
     """An arm with a share of the data against the best baseline with all. None if one of them is missing."""
@@ -215,7 +228,5 @@ def _lines(runs: Iterable[Result], cost: Value, value: Value) -> dict[int, list[
     return {seed: sorted(pairs) for seed, pairs in found.items()}
 
 
-def _read(line: list[tuple[float, float]], cost: float) -> float | None:
-    if not line or not line[0][0] / 1.02 <= cost <= line[-1][0] * 1.02:
-        return None
+def _read(line: list[tuple[float, float]], cost: float) -> float:
     return float(np.interp(math.log(cost), np.log([c for c, _ in line]), [v for _, v in line]))

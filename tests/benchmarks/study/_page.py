@@ -86,12 +86,12 @@ def values() -> dict[str, Callable[[], str]]:
         "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, _timed.rates(_study.load("gpt", "s")))),
         "gpt_selection": _if(gpt, _tables.selection),
         "scaling": lambda: _scaling([found[f"gpt_{size}"] for size in ("w64", "s", "w192")]),
-        "bert_table": _measured(found["bert_s"], LOSS | ACCURACY | TIME, DATA_AND_TIME),
-        "causal_lm_table": _measured(found["causal_lm_s"], LOSS | PERPLEXITY | TIME, DATA_AND_TIME),
+        "bert_table": _measured(found["bert_s"], LOSS | ACCURACY | TIME, COSTS),
+        "causal_lm_table": _measured(found["causal_lm_s"], LOSS | PERPLEXITY | TIME, COSTS),
         "sentences_table": _measured(
-            _without(sentences, "importance"), ACCURACY | LOSS | TIME, DATA_AND_TIME[1:]
+            _without(sentences, "importance"), ACCURACY | LOSS | TIME, COSTS[1:]
         ),
-        "images_table": _measured(images, ACCURACY | LOSS | TIME, DATA_AND_TIME[1:]),
+        "images_table": _measured(images, ACCURACY | LOSS | TIME, COSTS[1:]),
         "images_picture": _picture(images, "images", "Accuracy against time, by arm"),
         "images_selection_table": _measured(images_selection, SELECTION | TIME, ["samples"]),
         "images_selection_picture": _picture(
@@ -129,7 +129,7 @@ SELECTION = (
         ),
     }
 )
-DATA_AND_TIME = ("tokens", "seconds")
+COSTS = ("tokens", "flops", "seconds")
 PERPLEXITY = {"perplexity": Column(analysis.final("perplexity"), ".2f")}
 TRIED = ("baseline", "composed")
 """Arms whose names begin so were tried for half of the data; those that count by layers are told apart."""

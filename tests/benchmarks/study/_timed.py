@@ -1,8 +1,8 @@
 """What the arms of a study take in time, side by side: runs of other hours shared the machine unequally."""
 
-import itertools
 import json
 import math
+import random
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,22 +30,24 @@ def measure(
     """Time a few steps at points of each arm's longest finished run, in turns; None if stopped.
 
     Arms whose steps do the same work, as they differ in the learning rate alone, are timed as one. Every
-    round goes through all points of all arms, each from its middle on, so that what else the machine does
-    meets them alike. The first of the steps warms up and is not counted. Writes the seconds a TFLOP that each
-    round found, by arm. ValueError if no run of the study is finished.
+    round goes through all points of all arms, each from its middle on and the arms in another order at each,
+    so that what else the machine does meets them alike. The first of the steps warms up and is not counted.
+    Writes the seconds a TFLOP that each round found, by arm. ValueError if no run of the study is finished.
     """
     torch.set_num_threads(1)
     runs = longest(study, _work.done(study, out))
     if not runs:
         raise ValueError(f"no run of {study} is finished; expected some to know how many steps they take")
     setups = {run.arm: (_setup(study, run, out / "data"), took) for run, took in runs.items()}
-    found: dict[str, list[float]] = {arm: [] for arm in setups}
+    arms, found = list(setups), {arm: list[float]() for arm in setups}
     with tqdm(total=rounds * points * len(setups), desc=f"timing {study}", unit=" points") as bar:
-        for _ in range(rounds):
+        for turn in range(rounds):
             spent = dict.fromkeys(setups, (0.0, 0))
-            for point, (arm, (setup, end)) in itertools.product(range(points), setups.items()):
+            order = random.Random(turn)
+            for point, arm in ((p, arm) for p in range(points) for arm in order.sample(arms, len(arms))):
                 if stop():
                     return None
+                setup, end = setups[arm]
                 seconds, flops = _time(setup, int((point + 0.5) / points * end), steps)
                 spent[arm] = spent[arm][0] + seconds, spent[arm][1] + flops
                 bar.update()

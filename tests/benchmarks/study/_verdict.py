@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from tests.benchmarks.study import _analysis as analysis
-from tests.benchmarks.study._analysis import Result
-from tests.benchmarks.study._tables import AXES, titled
+from tests.benchmarks.study._analysis import Estimate, Result
+from tests.benchmarks.study._tables import AXES, signed, titled
 
 CHOSEN_BY = 1
 """The seed that settings were compared with. Where there are others, the best is judged by them alone."""
@@ -18,8 +18,9 @@ def verdict(found: Sequence[Result]) -> str:
     base = analysis.reference(found)[1.0][0]["arm"]
     text = (
         f"On CPU cores (size S), the composed arm with 50% of the data {SAID[half.reached]} the validation "
-        f"loss of the best baseline with all of it, {titled(base)}: {half.own} against {half.base} nats a "
-        f"token ({half.own.seeds} and {half.base.seeds} seeds)."
+        f"loss of the best baseline with all of it, {titled(base)}: {_loss(half.own)} against "
+        f"{half.base} nats a token ({half.own.seeds} and {half.base.seeds} seeds)."
+        + _needs("composed", found)
     )
     of_first = [
         run
@@ -29,7 +30,7 @@ def verdict(found: Sequence[Result]) -> str:
     by_layers = [run for run in of_first if run["arm"].endswith("_layers")]
     by_tokens = [run for run in of_first if not run["arm"].endswith("_layers")]
     if len(by_tokens) > 1:
-        best = min(by_tokens, key=analysis.loss)["arm"]
+        best = _best(by_tokens)
         text += (
             f" Of {len(by_tokens)} settings of it at 50%, {titled(best)} is best, which drops "
             f"{_dropped(best, found)} of the tokens that blocks would process: it {_held(best, found)}."
@@ -54,7 +55,7 @@ SAID = {True: "reaches", False: "does **not** reach", None: "cannot yet be held 
 
 def _by_layers(of_first: Sequence[Result], found: Sequence[Result]) -> str:
     """The same where a token counts as much as blocks process it."""
-    best = min(of_first, key=analysis.loss)["arm"]
+    best = _best(of_first)
     plain = [analysis.loss(run) for run in of_first if run["arm"] == "composed_layers"]
     own, base = analysis.grouped(found)[best, 0.5], analysis.reference(found)[1.0]
     tokens, flops = (
@@ -64,7 +65,7 @@ def _by_layers(of_first: Sequence[Result], found: Sequence[Result]) -> str:
     )
     return (
         " Counted as in the paper, where a token that half of the blocks process is half consumed, "
-        + (f"`composed_layers` is at {plain[0]:.3f} with 50%; " if plain else "")
+        + (f"`composed_layers` is at {_loss(analysis.estimate(plain))} with 50%; " if plain else "")
         + f"of {len(of_first)} settings {titled(best)} is best. With {tokens:.0%} of the tokens and "
         f"{flops:.0%} of the FLOPs it {_held(best, found)}.{_needs(best, found)}"
     )
@@ -79,7 +80,17 @@ def _held(best: str, found: Sequence[Result]) -> str:
     by = (
         f"{held.own.seeds} seeds that it was not chosen by" if fresh else "the one seed that it was chosen by"
     )
-    return f"{SAID[held.reached]} that loss, at {held.own} ({by})"
+    beside = signed(held.difference)
+    return f"{SAID[held.reached]} that loss, at {_loss(held.own)} ({by}), so {beside} beside it"
+
+
+def _best(runs: Sequence[Result]) -> str:
+    """The arm of the run with the least loss; one that diverged is no such run."""
+    return str(min(runs, key=lambda run: analysis.mean_loss([run]))["arm"])
+
+
+def _loss(own: Estimate) -> str:
+    return str(own) or "no loss, as it diverged"
 
 
 def _dropped(arm: str, found: Sequence[Result]) -> str:

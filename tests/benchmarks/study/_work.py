@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from dataeff import _files
 from tests.benchmarks import record
 from tests.benchmarks.study import _train
 from tests.benchmarks.study._study import Run, Study
@@ -84,13 +83,7 @@ def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
 def write_table(path: Path, head: dict[str, Any], name: str, rows: Iterable[Any]) -> None:
     """JSON of a head and of named rows, a row a line."""
     lines = ",\n".join(json.dumps(row) for row in rows)
-    write(path, f'{json.dumps(head, indent=1)[:-2]},\n "{name}": [\n{lines}\n ]\n}}\n')
-
-
-def write(path: Path, text: str) -> None:
-    """A file that is whole or not there; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _files.write(path, lambda file: _files.put(file, text.encode()))
+    record.put(path, f'{json.dumps(head, indent=1)[:-2]},\n "{name}": [\n{lines}\n ]\n}}\n')
 
 
 def do(
@@ -113,7 +106,7 @@ def do(
         return None
     own = {"arm": run.arm, "fraction": run.fraction, "seed": run.seed, "digest": study.digest(run)}
     result = own | {"config": given, **record.stamp(_versions())} | found
-    write(folder / "result.json", json.dumps(result) + "\n")
+    record.put(folder / "result.json", json.dumps(result) + "\n")
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return result
 

@@ -11,6 +11,7 @@ from torch import nn
 
 import dataeff as de
 from tests import realdata
+from tests.benchmarks import record
 from tests.benchmarks.study import _next_token, _text
 from tests.benchmarks.study._recipe import Recipe, parts
 from tests.benchmarks.study._train import Setup
@@ -96,7 +97,7 @@ def _halves(folder: Path) -> _text.Text:
             texts = [row["text"] for row in realdata.labelled_reviews()]
             _write([text for text in texts if not _text.is_held_out(text, 2)], folder / "train")
             sizes = _write([text for text in texts if _text.is_held_out(text, 50)], folder / "held_out")
-            (folder / "text.json").write_text(json.dumps(sizes))
+            record.put(folder / "text.json", json.dumps(sizes))
     text_bytes, tokens = json.loads((folder / "text.json").read_text())
     train, held_out = (de.corpus.open(folder / part, format="megatron") for part in ("train", "held_out"))
     return _text.Text(folder, 49152, train, held_out, text_bytes / tokens)
