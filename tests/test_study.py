@@ -218,7 +218,8 @@ def test_what_slows_a_round_slows_all_of_its_arms(tmp_path):
         {"arm": changed.arm, "digest": "0", "seconds_a_tflop": [5.0, 10.0, 20.0]},
     ]
     path = _timed.path_of(study, tmp_path)
-    _work.write(path, json.dumps({"arms": rows}))
+    path.parent.mkdir()
+    path.write_text(json.dumps({"arms": rows}))
     rates = _timed.rates(study, tmp_path)
     assert rates[one.arm] == pytest.approx([2e-12] * 3)
     assert rates[other.arm] == pytest.approx([6e-12] * 3)
