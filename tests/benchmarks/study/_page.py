@@ -88,9 +88,7 @@ def values() -> dict[str, Callable[[], str]]:
         "scaling": lambda: _scaling([found[f"gpt_{size}"] for size in ("w64", "s", "w192")]),
         "bert_table": _measured(found["bert_s"], LOSS | ACCURACY | TIME, COSTS),
         "causal_lm_table": _measured(found["causal_lm_s"], LOSS | PERPLEXITY | TIME, COSTS),
-        "sentences_table": _measured(
-            _without(sentences, "importance"), ACCURACY | LOSS | TIME, COSTS[1:]
-        ),
+        "sentences_table": _measured(_without(sentences, "importance"), ACCURACY | LOSS | TIME, COSTS[1:]),
         "images_table": _measured(images, ACCURACY | LOSS | TIME, COSTS[1:]),
         "images_picture": _picture(images, "images", "Accuracy against time, by arm"),
         "images_selection_table": _measured(images_selection, SELECTION | TIME, ["samples"]),

@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from tests.benchmarks.study._train import Setup
+
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -88,6 +90,13 @@ class Study:
             "fraction": run.fraction,
             "seed": run.seed,
         }
+
+    def setup(self, run: Run, data: Path) -> Setup:
+        """The run, ready to train; what it is made of is kept in the folder `data`."""
+        given = self.settings_of(run)
+        own = {"fraction": run.fraction, "seed": run.seed, "data": data, "device": self.device}
+        made: Setup = self.module().setup(given["settings"], given["arm"], **own)
+        return made
 
     def digest(self, run: Run) -> str:
         """Of `settings_of`: a result of other settings is not taken for this run's."""

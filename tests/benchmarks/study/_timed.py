@@ -38,7 +38,7 @@ def measure(
     runs = longest(study, _work.done(study, out))
     if not runs:
         raise ValueError(f"no run of {study} is finished; expected some to know how many steps they take")
-    setups = {run.arm: (_setup(study, run, out / "data"), took) for run, took in runs.items()}
+    setups = {run.arm: (study.setup(run, out / "data"), took) for run, took in runs.items()}
     arms, found = list(setups), {arm: list[float]() for arm in setups}
     with tqdm(total=rounds * points * len(setups), desc=f"timing {study}", unit=" points") as bar:
         for turn in range(rounds):
@@ -122,14 +122,6 @@ def rates(study: Study, folder: Path = _work.TABLES) -> dict[str, list[float]]:
         if row["digest"] in due
     }
     return {arm: known[work] for arm in study.arms if (work := _work_of(study, arm)) in known}
-
-
-def _setup(study: Study, run: Run, data: Path) -> _train.Setup:
-    given = study.settings_of(run)
-    made: _train.Setup = study.module().setup(
-        given["settings"], given["arm"], fraction=run.fraction, seed=run.seed, data=data, device=study.device
-    )
-    return made
 
 
 def _time(setup: _train.Setup, at: int, steps: int) -> tuple[float, int]:

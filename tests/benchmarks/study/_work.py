@@ -97,15 +97,11 @@ def do(
 ) -> dict[str, Any] | None:
     """Train one run in its folder; gives the result that is then in `result.json`, or None if stopped."""
     torch.set_num_threads(1)  # two runs on two cores are faster than one, and sums have one order
-    given = study.settings_of(run)
-    setup = study.module().setup(
-        given["settings"], given["arm"], fraction=run.fraction, seed=run.seed, data=data, device=study.device
-    )
-    found = _train.train(setup, folder, every=every, stop=stop, name=str(run))
+    found = _train.train(study.setup(run, data), folder, every=every, stop=stop, name=str(run))
     if found is None:
         return None
     own = {"arm": run.arm, "fraction": run.fraction, "seed": run.seed, "digest": study.digest(run)}
-    result = own | {"config": given, **record.stamp(_versions())} | found
+    result = own | {"config": study.settings_of(run), **record.stamp(_versions())} | found
     record.put(folder / "result.json", json.dumps(result) + "\n")
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return result
