@@ -42,8 +42,10 @@ def load(folder: Path, *, source: str, vocabulary: int) -> Text:
     folder = folder / f"{source}-{vocabulary}"
     with alone(folder):
         if not (folder / "text.json").exists():
-            encode = encoder(source, vocabulary)
-            sizes = [_write(source, folder / part, encode, held_out=part == "held_out") for part in PARTS]
+            encode, parts = encoder(source, vocabulary), ([], [])
+            for text in _documents(source):
+                parts[is_held_out(text)].append(text)
+            sizes = [write(part, folder / name, encode) for part, name in zip(parts, PARTS, strict=True)]
             record.put(folder / "text.json", json.dumps(sizes[-1]))
     text_bytes, tokens = json.loads((folder / "text.json").read_text())
     train, held_out = (de.corpus.open(folder / part, format="megatron") for part in PARTS)
@@ -96,9 +98,8 @@ def encoder(source: str, vocabulary: int) -> Any:
     return lambda text: np.asarray(tokenizer.encode(text).ids, np.uint16)
 
 
-def _write(source: str, path: Path, encode: Any, *, held_out: bool) -> tuple[int, int]:
-    """One part, as Megatron's files. Gives its bytes of UTF-8 and its tokens."""
-    texts = [text for text in _documents(source) if is_held_out(text) == held_out]
+def write(texts: Sequence[str], path: Path, encode: Any) -> tuple[int, int]:
+    """Documents as tokens, in Megatron's files. Gives their bytes of UTF-8 and their tokens."""
     samples = [encode(text) for text in texts]
     de.corpus.from_samples(samples).write(path, "megatron", dtype="uint16")
     return sum(len(text.encode()) for text in texts), sum(map(len, samples))

@@ -1,6 +1,7 @@
 """A causal language model, fine-tuned: SmolLM2 on one half of the film reviews."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,22 +95,21 @@ def _halves(folder: Path) -> _text.Text:
     folder = folder / "reviews-smollm2"
     with _text.alone(folder):
         if not (folder / "text.json").exists():
-            texts = [row["text"] for row in realdata.labelled_reviews()]
-            _write([text for text in texts if not _text.is_held_out(text, 2)], folder / "train")
-            sizes = _write([text for text in texts if _text.is_held_out(text, 50)], folder / "held_out")
+            texts, encode = [row["text"] for row in realdata.labelled_reviews()], _encoder()
+            _text.write([text for text in texts if not _text.is_held_out(text, 2)], folder / "train", encode)
+            held_out = [text for text in texts if _text.is_held_out(text, 50)]
+            sizes = _text.write(held_out, folder / "held_out", encode)
             record.put(folder / "text.json", json.dumps(sizes))
     text_bytes, tokens = json.loads((folder / "text.json").read_text())
     train, held_out = (de.corpus.open(folder / part, format="megatron") for part in ("train", "held_out"))
     return _text.Text(folder, 49152, train, held_out, text_bytes / tokens)
 
 
-def _write(texts: list[str], path: Path) -> tuple[int, int]:
-    """Texts, each with an end, as Megatron's files. Gives their bytes of UTF-8 and their tokens."""
+def _encoder() -> Callable[[str], Any]:
+    """From a text to SmolLM2's tokens and its end."""
     from transformers import AutoTokenizer
 
     model = realdata.smollm2()
     tokenizer = AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name)
     end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    samples = [np.asarray([*ids, end], np.uint16) for ids in tokenizer(texts)["input_ids"]]
-    de.corpus.from_samples(samples).write(path, "megatron", dtype="uint16")
-    return sum(len(text.encode()) for text in texts), sum(map(len, samples))
+    return lambda text: np.asarray([*tokenizer(text)["input_ids"], end], np.uint16)
