@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.study import _analysis as analysis
-from tests.benchmarks.study import _plots, _study, _tables, _timed, _tuned, _work
+from tests.benchmarks.study import _plots, _study, _tables, _timed, _tuned, _verdict, _work
 from tests.benchmarks.study._again import PATH
 from tests.benchmarks.study._analysis import Result
 from tests.benchmarks.study._study import Study
 from tests.benchmarks.study._tables import Column
-from tests.benchmarks.study._verdict import verdict
 
 TEMPLATE = Path(__file__).parent / "page.md"
 DOCS = Path(__file__).parents[3] / "docs"
@@ -56,7 +55,8 @@ def values() -> dict[str, Callable[[], str]]:
         found.get(name, []) for name in ("gpt_s", "images_s", "images_selection_s", "sentences_s")
     )
     return {
-        "verdict": lambda: verdict(gpt) or MISSING,
+        "verdict": lambda: _verdict.verdict(gpt) or MISSING,
+        "verdict_table": lambda: _verdict.table(gpt) or MISSING,
         "gpt_picture": _picture(gpt, "gpt", "Loss at the end against data, FLOPs and time, by arm"),
         "gpt_curves": _picture(
             gpt, "gpt-curves", "Validation loss on the way against tokens and FLOPs, by arm"

@@ -1,98 +1,100 @@
-"""The first paragraph of docs/evidence.md: whether half of the data is enough."""
+"""The beginning of docs/evidence.md: whether half of the data is enough, and how much is saved."""
 
 from collections.abc import Sequence
 
+import attrs
+
 from tests.benchmarks.study import _analysis as analysis
-from tests.benchmarks.study._analysis import Estimate, Result
-from tests.benchmarks.study._tables import AXES, signed, titled
+from tests.benchmarks.study._analysis import Estimate, Reached, Result
+from tests.benchmarks.study._tables import AXES, markdown, signed, titled
 
 CHOSEN_BY = 1
 """The seed that settings were compared with. Where there are others, the best is judged by them alone."""
-
-
-def verdict(found: Sequence[Result]) -> str:
-    """Whether half of the data is enough, and how much is saved, in a few sentences; "" without results."""
-    half = analysis.reaches(found, "composed", 0.5)
-    if half is None:
-        return ""
-    base = analysis.reference(found)[1.0][0]["arm"]
-    text = (
-        f"On CPU cores (size S), the composed arm with 50% of the data {SAID[half.reached]} the validation "
-        f"loss of the best baseline with all of it, {titled(base)}: {_loss(half.own)} against "
-        f"{half.base} nats a token ({half.own.seeds} and {half.base.seeds} seeds)."
-        + _needs("composed", found)
-    )
-    of_first = [
-        run
-        for run in found
-        if (run["fraction"], run["seed"]) == (0.5, CHOSEN_BY) and run["arm"].startswith("composed")
-    ]
-    by_layers = [run for run in of_first if run["arm"].endswith("_layers")]
-    by_tokens = [run for run in of_first if not run["arm"].endswith("_layers")]
-    if len(by_tokens) > 1:
-        best = _best(by_tokens)
-        text += (
-            f" Of {len(by_tokens)} settings of it at 50%, {titled(best)} is best, which drops "
-            f"{_dropped(best, found)} of the tokens that blocks would process: it {_held(best, found)}."
-        )
-        text += _needs(best, found)
-    if by_layers:
-        text += _by_layers(by_layers, found)
-    return text
-
-
-def _needs(arm: str, found: Sequence[Result]) -> str:
-    """How many times less; "" where that is not known."""
-    factors = {words: str(analysis.factor(found, arm, axis) or "") for axis, words in AXES.items()}
-    known = [f"of {words} {own}" for words, own in factors.items() if own]
-    return (
-        f" How many times less it needs for that loss, over all seeds: {', '.join(known)}." if known else ""
-    )
-
-
 SAID = {True: "reaches", False: "does **not** reach", None: "cannot yet be held against"}
 
 
-def _by_layers(of_first: Sequence[Result], found: Sequence[Result]) -> str:
-    """The same where a token counts as much as blocks process it."""
-    best = _best(of_first)
-    plain = [analysis.loss(run) for run in of_first if run["arm"] == "composed_layers"]
-    own, base = analysis.grouped(found)[best, 0.5], analysis.reference(found)[1.0]
-    tokens, flops = (
-        analysis.estimate(map(analysis.consumed(axis), own)).mean
-        / analysis.estimate(map(analysis.consumed(axis), base)).mean
-        for axis in ("tokens", "flops")
-    )
-    return (
-        " Counted as in the paper, where a token that half of the blocks process is half consumed, "
-        + (f"`composed_layers` is at {_loss(analysis.estimate(plain))} with 50%; " if plain else "")
-        + f"of {len(of_first)} settings {titled(best)} is best. With {tokens:.0%} of the tokens and "
-        f"{flops:.0%} of the FLOPs it {_held(best, found)}.{_needs(best, found)}"
-    )
+@attrs.frozen
+class Judged:
+    """An arm with half of the data, held against the best baseline with all of it."""
+
+    arm: str
+    settings: int
+    """Of so many it is the best; of one, it was not chosen."""
+    held: Reached
+    by: str
+    """Which seeds."""
 
 
-def _held(best: str, found: Sequence[Result]) -> str:
-    """An arm that was chosen, against the baseline with all of the data."""
-    others = [run for run in found if run["arm"] != best or run["seed"] != CHOSEN_BY]
-    fresh = analysis.reaches(others, best, 0.5)
-    held = fresh or analysis.reaches(found, best, 0.5)
-    assert held is not None
-    by = (
-        f"{held.own.seeds} seeds that it was not chosen by" if fresh else "the one seed that it was chosen by"
-    )
-    beside = signed(held.difference)
-    return f"{SAID[held.reached]} that loss, at {_loss(held.own)} ({by}), so {beside} beside it"
+def verdict(found: Sequence[Result]) -> str:
+    """Whether half of the data is enough, in a few sentences; "" without results."""
+    recipe, tokens, layers = judged(found)
+    if recipe is None:
+        return ""
+    whole = analysis.reference(found)[1.0]
+    said = [
+        f"On CPU cores (size S), the composed arm with 50% of the data {SAID[recipe.held.reached]} the "
+        f"validation loss of the best baseline with all of it, {titled(whole[0]['arm'])}: "
+        f"{_loss(recipe.held.own)} against {recipe.held.base} nats a token."
+    ]
+    if tokens:
+        said.append(f"The best of {tokens.settings} settings of it {SAID[tokens.held.reached]} it.")
+    if layers:
+        own = analysis.grouped(found)[layers.arm, 0.5]
+        tokens_share, flops_share = (
+            analysis.estimate(map(analysis.consumed(axis), own)).mean
+            / analysis.estimate(map(analysis.consumed(axis), whole)).mean
+            for axis in ("tokens", "flops")
+        )
+        said.append(
+            "Counted as in the paper, where a token that half of the blocks process is half consumed, the "
+            f"best of {layers.settings} settings {SAID[layers.held.reached]} it, with {tokens_share:.0%} of "
+            f"the tokens and {flops_share:.0%} of the FLOPs."
+        )
+    return " ".join(said)
 
 
-def _best(runs: Sequence[Result]) -> str:
-    """The arm of the run with the least loss; one that diverged is no such run."""
-    return str(min(runs, key=lambda run: analysis.mean_loss([run]))["arm"])
+def table(found: Sequence[Result]) -> str:
+    """What the verdict is of: how far from the baseline each is, and how many times less it needs."""
+    head = ("with 50%", "what it is", "dropped", "loss", "beside the baseline", "by")
+    rows = [(*head, *(f"times less {AXES[axis]}" for axis in AXES))]
+    for what, own in zip(
+        ("the paper's recipe", "best of {}", "best of {}, by layer"), judged(found), strict=True
+    ):
+        if own is not None:
+            dropped = analysis.estimate(map(analysis.dropped, analysis.grouped(found)[own.arm, 0.5])).mean
+            losses = _loss(own.held.own), signed(own.held.difference)
+            factors = (str(analysis.factor(found, own.arm, axis) or "") for axis in AXES)
+            said = titled(own.arm), what.format(own.settings), f"{dropped:.1%}"
+            rows.append((*said, *losses, own.by, *factors))
+    return markdown(rows) if len(rows) > 1 else ""
+
+
+def judged(found: Sequence[Result]) -> tuple[Judged | None, Judged | None, Judged | None]:
+    """The paper's recipe, the best of its settings by tokens, and the best that counts by layer."""
+    held = analysis.reaches(found, "composed", 0.5)
+    recipe = None if held is None else Judged("composed", 1, held, _seeds(held))
+    first = [run for run in found if (run["fraction"], run["seed"]) == (0.5, CHOSEN_BY)]
+    first = [run for run in first if run["arm"].startswith("composed")]
+    by_layers = [run for run in first if run["arm"].endswith("_layers")]
+    by_tokens = [run for run in first if not run["arm"].endswith("_layers")]
+    best = _best(by_tokens, found) if len(by_tokens) > 1 else None
+    return recipe, best, _best(by_layers, found) if by_layers else None
+
+
+def _best(of_first: Sequence[Result], found: Sequence[Result]) -> Judged | None:
+    """That with the least loss of the first seed; one that diverged is no such run."""
+    arm = str(min(of_first, key=lambda run: analysis.mean_loss([run]))["arm"])
+    others = [run for run in found if run["arm"] != arm or run["seed"] != CHOSEN_BY]
+    fresh = analysis.reaches(others, arm, 0.5)
+    held = fresh or analysis.reaches(found, arm, 0.5)
+    if held is None:
+        return None
+    return Judged(arm, len(of_first), held, _seeds(held, " other") if fresh else "the seed that chose it")
+
+
+def _seeds(held: Reached, which: str = "") -> str:
+    return f"{held.own.seeds}{which} seed" + "s" * (held.own.seeds > 1)
 
 
 def _loss(own: Estimate) -> str:
     return str(own) or "no loss, as it diverged"
-
-
-def _dropped(arm: str, found: Sequence[Result]) -> str:
-    """What of the tokens bypassed blocks."""
-    return f"{analysis.estimate(map(analysis.dropped, analysis.grouped(found)[arm, 0.5])).mean:.1%}"
