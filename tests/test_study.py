@@ -165,6 +165,73 @@ def test_what_is_not_there_is_refused_by_name(tmp_path, capsys):
         assert "gpt_m is for cuda, and there is no such device here; see --device" in capsys.readouterr().err
 
 
+CONFIG = """
+task = "gpt"
+settings = { vocabulary = 256, text = "python", heads = 2, layers = 3, length = 32, batch_size = 4 }
+
+[arms]
+baseline = {}
+mine = { lengths = "truncate" }
+
+[sizes.s]
+width = 16
+tokens = 1280
+learning_rate = 1e-3
+stages = [{ arms = ["mine"], fractions = [1.0, 1], seeds = 1 }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("lengths", "lenghts", "unknown name 'lenghts' in the arm mine of own; did you mean 'lengths'?"),
+        (
+            '"truncate"',
+            '"truncat"',
+            "the arm mine of own: lengths is 'truncat'; expected 'truncate' or 'reshape'",
+        ),
+        ('lengths = "truncate"', 'sampler = "importance"', "sampler 'importance'; only a study of classes"),
+        ('lengths = "truncate"', "settings = { sclaed = true }", "settings of mine; did you mean 'scaled'?"),
+        (
+            'lengths = "truncate"',
+            'settings = { scaled = "no" }',
+            "own_s, settings of mine: scaled is 'no'; expected true or false",
+        ),
+        ("width = 16", 'width = "16"', "width is '16'; expected a whole number"),
+        ("width = 16", "width = 1.5", "width is 1.5; expected a whole number"),
+        ("1e-3", "true", "learning_rate is True; expected a number"),
+        ("width = 16", "", "own_s, settings of mine lacks width"),
+        (", seeds = 1", "", "a stage of own lacks seeds"),
+        ("[1.0, 1]", "[50]", "a stage of own has the fraction 50; expected more than 0 and at most 1"),
+        ('["mine"]', '["mien"]', "a stage of own has the arm 'mien'; expected one of baseline, mine"),
+        ("[arms]", "[arms", "own.toml: Expected ']' at the end of a table"),
+    ],
+)
+def test_a_slip_in_a_config_trains_nothing(tmp_path, monkeypatch, capsys, before, after, told):
+    monkeypatch.setattr(_study, "CONFIGS", tmp_path)
+    assert before in CONFIG
+    (tmp_path / "own.toml").write_text(CONFIG.replace(before, after))
+    assert main(["run", "own", "--out", str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(tmp_path.glob("own_s/*/result.json"))
+
+
+def test_an_arm_of_ones_own_is_run_and_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_study, "CONFIGS", tmp_path)
+    (tmp_path / "own.toml").write_text(CONFIG)
+    into = ["--out", str(tmp_path / "out"), "--into", str(tmp_path)]
+    assert main(["table", "own", *into]) == 2
+    assert "no run of own_s is finished in" in capsys.readouterr().err
+    assert main(["run", "own", "--only", "baseline-*", "--out", str(tmp_path)]) == 2
+    assert "the stages of 's' in its config" in capsys.readouterr().err
+    assert main(["run", "own", *into[:2]]) == 0
+    assert main(["table", "own", *into]) == 0
+    assert "| `mine` | 100% | 1 | 5." in capsys.readouterr().out
+    (tmp_path / "file").touch()
+    assert main(["run", "own", "--out", str(tmp_path / "file")]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
 def test_the_tuner_searches_the_beginnings_of_runs(tmp_path):
     """The real one: its log in `out`, what it found in the words of the config."""
     study = _study.load("gpt", "toy")

@@ -20,16 +20,27 @@ CACHE = Path.home() / ".cache" / "dataeff-study"
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; gives the exit code."""
+    try:
+        options = _parser().parse_args(argv)
+        return int(COMMANDS[options.command](options))
+    except (ValueError, OSError, realdata.Unavailable) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.study", description=_first_lines())
     commands = parser.add_subparsers(dest="command", required=True)
     run = _of_study(commands, "run", "train what is due of a study; it may be stopped at any moment")
     run.add_argument("--only", default="*", metavar="PATTERN", help="names of runs, as 'composed-050-*'")
     run.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long, to be resumed")
-    run.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between checkpoints (60)")
     run.add_argument(
-        "--processes", type=int, default=1, help="so many runs at once, a core each (default: 1)"
+        "--every", type=float, default=60.0, metavar="SECONDS", help="of training between checkpoints (60)"
     )
-    run.add_argument("--device", help="other than the config's for the size: to try, for no table takes it")
+    run.add_argument(
+        "--processes", type=_count, default=1, help="so many runs at once, a core each (default: 1)"
+    )
+    run.add_argument("--device", help="to try on another than the config says: no table takes these")
     again = _of_study(commands, "again", "train one finished run anew, and note both losses")
     again.add_argument("run", help="as in the table: composed-050-1")
     _of_study(commands, "tune", "search the paces of a study by short probes, as its config says")
@@ -37,12 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     table = _of_study(commands, "table", "gather what is finished in one table")
     table.add_argument("--into", type=Path, default=_work.TABLES, help="folder of the table (%(default)s)")
     commands.add_parser("page", help="write docs/evidence.md and its pictures from the tables")
-    options = parser.parse_args(argv)
-    try:
-        return int(COMMANDS[options.command](options))
-    except (ValueError, realdata.Unavailable) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return parser
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -54,6 +60,8 @@ def _run(options: argparse.Namespace) -> int:
         return _together(options, stop)
     done, due = _work.work(study, options.out, stop=stop, every=options.every, only=options.only)
     print(f"{study}: {done} of {due} runs are done")
+    if done < due and stop():
+        print("stopped; the same command goes on")
     return 0
 
 
@@ -115,7 +123,13 @@ def _time(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace) -> int:
-    print(_work.collect(_study.load(options.study, options.size), options.out, options.into))
+    from tests.benchmarks.study import _analysis, _tables
+
+    study = _study.load(options.study, options.size)
+    if not (found := list(_work.done(study, options.out).values())):
+        raise ValueError(f"no run of {study} is finished in {options.out}; `run` trains them")
+    print(_work.collect(study, options.out, options.into))
+    print(_tables.measures(found, {"validation loss": _tables.Column(_analysis.loss)}))
     return 0
 
 
@@ -130,12 +144,19 @@ def _page(options: argparse.Namespace) -> int:
 def _of_study(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
     """A command about one study at one size."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=words)
-    parser.add_argument("study", choices=_study.names())
-    parser.add_argument("--size", default="s", help="one of the config's (default: s)")
+    parser.add_argument("study", choices=_study.names(), help="its config is in configs/, beside the code")
+    sizes = "; ".join(f"{study}: {', '.join(_study.sizes(study))}" for study in _study.names())
+    parser.add_argument("--size", default="s", help=f"one of the config's (default: s). {sizes}")
     parser.add_argument(
         "--out", type=Path, default=CACHE, help="folder of data and checkpoints (%(default)s)"
     )
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number of at least 1")
+    return int(text)
 
 
 def _first_lines() -> str:

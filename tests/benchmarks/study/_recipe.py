@@ -63,6 +63,8 @@ def parts(
     router: Any = None,
 ) -> Parts:
     """Everything but the model and the data, as an arm says. `example` is a batch for `flops.measured`."""
+    if arm["sampler"] != "shuffled":
+        raise ValueError(f"the arm has the sampler {arm['sampler']!r}; only a study of classes can take it")
     steps = round(fraction * recipe.tokens / (recipe.batch_size * recipe.length))
     clock, index_seconds = clock_of(device), 0.0
     sampler: Any

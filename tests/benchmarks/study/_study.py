@@ -6,10 +6,11 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
+from tests.benchmarks.study._checked import made
 from tests.benchmarks.study._train import Setup
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -21,17 +22,26 @@ class Arm:
 
     metric: str | None = None
     """The difficulty that its curriculum is paced by."""
-    lengths: str | None = None
-    """How samples are made shorter at first: "truncate" (seqtru), "reshape" (seqres) or "trim" (seqreo)."""
+    lengths: Literal["truncate", "reshape", "trim"] | None = None
+    """How samples are made shorter at first: seqtru, seqres or seqreo."""
     router: str | None = None
-    sampler: str = "shuffled"
-    """Where there is no metric: "shuffled" or "importance"."""
+    sampler: Literal["shuffled", "importance"] = "shuffled"
+    """Where there is no metric."""
     budget: str = "tokens"
     """The axis of the clock that the run ends on, and that its learning rate decays on."""
     rate: float = 1.0
     """A factor of the learning rate."""
     settings: dict[str, Any] = attrs.field(factory=dict)
     """Of the study, and other here."""
+
+
+@attrs.frozen
+class Stage:
+    """Which arms are due, at which shares of the data, each with the seeds from 1 on."""
+
+    arms: list[str]
+    fractions: list[float]
+    seeds: int
 
 
 @attrs.frozen
@@ -56,7 +66,7 @@ class Study:
     device: str
     settings: dict[str, Any]
     arms: dict[str, Arm]
-    stages: tuple[dict[str, Any], ...]
+    stages: tuple[Stage, ...]
     tune: dict[str, dict[str, Any]]
     """Searches for paces, by what is paced: of which arm, with which starts and shares."""
 
@@ -69,9 +79,9 @@ class Study:
 
     def _staged(self) -> Iterator[Run]:
         for stage in self.stages:
-            for seed in range(1, stage["seeds"] + 1):
-                for fraction in stage["fractions"]:
-                    for arm in stage["arms"]:
+            for seed in range(1, stage.seeds + 1):
+                for fraction in stage.fractions:
+                    for arm in stage.arms:
                         yield Run(arm, fraction, seed)
 
     def module(self) -> Any:
@@ -79,13 +89,18 @@ class Study:
         return importlib.import_module(f"tests.benchmarks.study.{self.task}")
 
     def settings_of(self, run: Run) -> dict[str, Any]:
-        """All that a run depends on beside the code, with what the config leaves to the task."""
+        """All that a run depends on beside the code, with what the config leaves to the task.
+
+        ValueError for settings that the task doesn't have, or of another type.
+        """
         arm = self.arms[run.arm]
         own = {key: value for key, value in attrs.asdict(arm).items() if key != "settings"}
         return {
             "task": self.task,
             "device": self.device,
-            "settings": attrs.asdict(self.module().Settings(**self.settings | arm.settings)),
+            "settings": attrs.asdict(
+                made(self.module().Settings, self.settings | arm.settings, f"{self}, settings of {run.arm}")
+            ),
             "arm": own,
             "fraction": run.fraction,
             "seed": run.seed,
@@ -95,8 +110,8 @@ class Study:
         """The run, ready to train; what it is made of is kept in the folder `data`."""
         given = self.settings_of(run)
         own = {"fraction": run.fraction, "seed": run.seed, "data": data, "device": self.device}
-        made: Setup = self.module().setup(given["settings"], given["arm"], **own)
-        return made
+        setup: Setup = self.module().setup(given["settings"], given["arm"], **own)
+        return setup
 
     def digest(self, run: Run) -> str:
         """Of `settings_of`: a result of other settings is not taken for this run's."""
@@ -111,29 +126,41 @@ def names() -> list[str]:
 
 def sizes(name: str) -> list[str]:
     """Of a config."""
-    return list(tomllib.loads((CONFIGS / f"{name}.toml").read_text())["sizes"])
+    return list(_read(name)["sizes"])
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = CONFIGS / f"{name}.toml"
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def load(name: str, size: str, device: str | None = None) -> Study:
     """Read a config at a size, for a device other than its own if one is given.
 
-    Raises ValueError, with what there is, for a name or a size that is not.
+    Raises ValueError, with what there is, for a name or a size that is not, or a config that is wrong.
     """
     if name not in names():
         raise ValueError(f"there is no study {name!r}; expected one of {', '.join(names())}")
-    text = tomllib.loads((CONFIGS / f"{name}.toml").read_text())
+    text = _read(name)
     if size not in text["sizes"]:
         raise ValueError(f"{name} has no size {size!r}; expected one of {', '.join(text['sizes'])}")
     own = dict(text["sizes"][size])
     stages, own_device, tune = own.pop("stages"), own.pop("device", "cpu"), own.pop("tune", {})
-    arms = {arm: Arm(**given) for arm, given in text["arms"].items()}
-    _check(stages, arms, name)
+    arms = {arm: made(Arm, given, f"the arm {arm} of {name}") for arm, given in text["arms"].items()}
+    due = tuple(_stage(stage, arms, f"a stage of {name}") for stage in stages)
     settings = text["settings"] | own
-    return Study(name, size, text["task"], device or own_device, settings, arms, tuple(stages), tune)
+    return Study(name, size, text["task"], device or own_device, settings, arms, due, tune)
 
 
-def _check(stages: list[Mapping[str, Any]], arms: Mapping[str, Arm], name: str) -> None:
-    for stage in stages:
-        for arm in stage["arms"]:
-            if arm not in arms:
-                raise ValueError(f"a stage of {name} has the arm {arm!r}; expected one of {', '.join(arms)}")
+def _stage(given: Mapping[str, Any], arms: Mapping[str, Arm], where: str) -> Stage:
+    stage = made(Stage, given, where)
+    for arm in stage.arms:
+        if arm not in arms:
+            raise ValueError(f"{where} has the arm {arm!r}; expected one of {', '.join(arms)}")
+    for fraction in stage.fractions:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"{where} has the fraction {fraction!r}; expected more than 0 and at most 1")
+    return stage

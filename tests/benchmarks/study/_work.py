@@ -27,9 +27,12 @@ def work(
     """
     runs = [run for run in study.runs() if fnmatch.fnmatch(str(run), only)]
     if not runs:
-        raise ValueError(f"{study} has no run like {only!r}; they are called as {study.runs()[0]}")
+        raise ValueError(
+            f"{study} has no run like {only!r}; they are called as {study.runs()[0]}, and are those of the "
+            f"arms, fractions and seeds of the stages of {study.size!r} in its config"
+        )
     before = committed(study)
-    for run in runs:
+    for place, run in enumerate(runs, 1):
         if stop():
             break
         if run in before:
@@ -38,7 +41,8 @@ def work(
         folder.mkdir(parents=True, exist_ok=True)
         with claimed(folder) as mine:
             if mine and not (folder / "result.json").exists():
-                do(study, run, folder, out / "data", stop=stop, every=every)
+                name = f"{run} ({place} of {len(runs)})"
+                do(study, run, folder, out / "data", stop=stop, every=every, name=name)
     return len(done(study, out).keys() & set(runs)), len(runs)
 
 
@@ -94,10 +98,14 @@ def do(
     *,
     stop: Callable[[], bool],
     every: float = 60.0,
+    name: str | None = None,
 ) -> dict[str, Any] | None:
-    """Train one run in its folder; gives the result that is then in `result.json`, or None if stopped."""
+    """Train one run in its folder; gives the result that is then in `result.json`, or None if stopped.
+
+    `name` is what its progress bar is called.
+    """
     torch.set_num_threads(1)  # two runs on two cores are faster than one, and sums have one order
-    found = _train.train(study.setup(run, data), folder, every=every, stop=stop, name=str(run))
+    found = _train.train(study.setup(run, data), folder, every=every, stop=stop, name=name or str(run))
     if found is None:
         return None
     own = {"arm": run.arm, "fraction": run.fraction, "seed": run.seed, "digest": study.digest(run)}
