@@ -442,11 +442,11 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
     own += [made("composed_b_layers", 0.5, s, 5.0, tokens=70, seconds=math.nan) for s in (1, 2, 3)]
     own += [made("composed_layers", 0.5, 1, 5.2)]
     assert _verdict.verdict(base + own) == (
-        "On CPU cores (size S), the composed arm with 50% of the data does **not** reach the validation loss "
-        "of the best baseline with all of it, `baseline`: 5.200 ± 0.000 against 5.020 ± 0.025 nats a token. "
-        "The best of 2 settings of it does **not** reach it. Counted as in the paper, where a token that "
-        "half of the blocks process is half consumed, the best of 2 settings reaches it, with 70% of the "
-        "tokens and 50% of the FLOPs."
+        "On CPU cores (size S: 0.0 million parameters, 0.00 million tokens), the composed arm with 50% of "
+        "the data does **not** reach the validation loss of the best baseline with all of it, `baseline`: "
+        "5.200 ± 0.000 against 5.020 ± 0.025 nats a token. The best of 2 settings of it does **not** reach "
+        "it. Counted as in the paper, where a token that half of the blocks process is half consumed, the "
+        "best of 2 settings reaches it, with 70% of the tokens and 50% of the FLOPs."
     )
     _, _, recipe, by_tokens, by_layer = _verdict.table(base + own).splitlines()
     assert recipe.startswith("| `composed` | the paper's recipe | 12.5% | 5.200 ± 0.000 | +0.180 ± 0.025 |")

@@ -16,16 +16,7 @@ from tests.benchmarks.study._tables import Column
 
 TEMPLATE = Path(__file__).parent / "page.md"
 DOCS = Path(__file__).parents[3] / "docs"
-MAIN = (
-    "baseline",
-    "baseline_twice_rate",
-    "seqtru_voc",
-    "random_ltd",
-    "composed",
-    "composed_longest",
-    "composed_longest_twice_rate",
-    "composed_voc_drop_layers",
-)
+MAIN = ("seqtru_voc", "random_ltd", "composed", "composed_longest", "composed_voc_drop_layers")
 MISSING = "*No result yet.*"
 
 
@@ -102,7 +93,10 @@ def values() -> dict[str, Callable[[], str]]:
             "Accuracy against samples back-propagated, by arm",
         ),
         "again": lambda: _tables.again(json.loads(PATH.read_text())) if PATH.exists() else MISSING,
-        "provenance": lambda: _tables.provenance([(study, found[str(study)]) for study in studies()]),
+        "gpt_arms": lambda: _tables.arms(_study.load("gpt", "s")),
+        "provenance": lambda: _tables.provenance(
+            [(study, list(_work.committed(study).values())) for study in studies()]
+        ),
     }
 
 

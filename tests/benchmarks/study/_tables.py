@@ -202,7 +202,7 @@ def again(found: Sequence[dict[str, Any]]) -> str:
 
 def provenance(studies: Sequence[tuple[Study, Sequence[Result]]]) -> str:
     """Where the figures come from: how much of each study is done, when, on what and with which versions."""
-    rows = [("study", "runs done", "dates", "machine", "versions")]
+    rows = [("study", "runs done", "hours of a core", "dates", "machine", "versions")]
     for study, results in studies:
         dates = sorted(run["date"][:10] for run in results)
         machines = {_machine(run["machine"]) for run in results}
@@ -211,12 +211,26 @@ def provenance(studies: Sequence[tuple[Study, Sequence[Result]]]) -> str:
         }
         span = " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else ""
         done = f"{len(results)} of {len(study.runs())}"
-        rows.append((f"`{study}`", done, span, "; ".join(sorted(machines)), "; ".join(sorted(versions))))
+        hours = f"{sum(run['totals']['seconds'] for run in results) / 3600:.1f}"
+        rows.append(
+            (f"`{study}`", done, hours, span, "; ".join(sorted(machines)), "; ".join(sorted(versions)))
+        )
     return markdown(rows)
 
 
 def _machine(machine: dict[str, Any]) -> str:
     return machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
+
+
+def arms(study: Study) -> str:
+    """What each arm of a study is, beside the baseline."""
+    rows = [("arm", "metric", "lengths", "router", "counts", "rate", "settings")]
+    for name, arm in study.arms.items():
+        settings = ", ".join(f"`{key} = {value}`" for key, value in arm.settings.items())
+        counts = "by layer" if arm.budget == "layer_tokens" else "tokens"
+        said = (arm.metric, arm.lengths, arm.router)
+        rows.append((titled(name), *(each or "" for each in said), counts, f"{arm.rate:g}", settings))
+    return markdown(rows)
 
 
 def in_order(results: Sequence[Result]) -> list[tuple[tuple[str, float], list[Result]]]:

@@ -32,8 +32,10 @@ def verdict(found: Sequence[Result]) -> str:
         return ""
     whole = analysis.reference(found)[1.0]
     said = [
-        f"On CPU cores (size S), the composed arm with 50% of the data {SAID[recipe.held.reached]} the "
-        f"validation loss of the best baseline with all of it, {titled(whole[0]['arm'])}: "
+        f"On CPU cores (size S: {whole[0]['parameters'] / 1e6:.1f} million parameters, "
+        f"{whole[0]['totals']['tokens'] / 1e6:.2f} million tokens), the composed arm with 50% of the data "
+        f"{SAID[recipe.held.reached]} the validation loss of the best baseline with all of it, "
+        f"{titled(whole[0]['arm'])}: "
         f"{_loss(recipe.held.own)} against {recipe.held.base} nats a token."
     ]
     if tokens:
