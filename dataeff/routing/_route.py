@@ -107,7 +107,10 @@ class Route:
         return dict(self._kept)
 
     def layer_tokens(self, samples: int, seq: int) -> int:
-        """The layer tokens that this step is to consume over all blocks of the model."""
+        """The layer tokens that this step is to consume over all blocks of the model.
+
+        With this route alone, and each block run once: `processed` counts what really ran.
+        """
         return layer_tokens(samples, seq, self.keep_at(seq), layers=self.depth, routed=len(self.layers))
 
     def processed(self) -> Processed:
