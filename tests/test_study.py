@@ -172,12 +172,13 @@ settings = { vocabulary = 256, text = "python", heads = 2, layers = 3, length = 
 [arms]
 baseline = {}
 mine = { lengths = "truncate" }
+untrained = { settings = { tokens = 128, learning_rate = 0.0 } }
 
 [sizes.s]
 width = 16
 tokens = 1280
 learning_rate = 1e-3
-stages = [{ arms = ["mine"], fractions = [1.0, 1], seeds = 1 }]
+stages = [{ arms = ["mine", "untrained"], fractions = [1.0, 1], seeds = 1 }]
 """
 
 
@@ -203,7 +204,7 @@ stages = [{ arms = ["mine"], fractions = [1.0, 1], seeds = 1 }]
         ("width = 16", "", "own_s, settings of mine lacks width"),
         (", seeds = 1", "", "a stage of own lacks seeds"),
         ("[1.0, 1]", "[50]", "a stage of own has the fraction 50; expected more than 0 and at most 1"),
-        ('["mine"]', '["mien"]', "a stage of own has the arm 'mien'; expected one of baseline, mine"),
+        ('["mine",', '["mien",', "a stage of own has the arm 'mien'; expected one of baseline, mine"),
         ("[arms]", "[arms", "own.toml: Expected ']' at the end of a table"),
     ],
 )
@@ -226,7 +227,8 @@ def test_an_arm_of_ones_own_is_run_and_shown(tmp_path, monkeypatch, capsys):
     assert "the stages of 's' in its config" in capsys.readouterr().err
     assert main(["run", "own", *into[:2]]) == 0
     assert main(["table", "own", *into]) == 0
-    assert "| `mine` | 100% | 1 | 5." in capsys.readouterr().out
+    assert "| `mine` | 100% | 1 | 5." in (shown := capsys.readouterr().out)
+    assert "| `untrained` | 100% | 1 | 5." in shown, "it ends before it is measured"
     (tmp_path / "file").touch()
     assert main(["run", "own", "--out", str(tmp_path / "file")]) == 2
     assert "error: " in capsys.readouterr().err

@@ -104,13 +104,14 @@ def train(
                     break
     _save(folder, setup, watched)  # measuring may take long, and be cut off
     figures = setup.finish() if alive else {"validation_loss": math.nan}
+    rows = de.clock.read_log(log.path) if log.path.exists() else []  # a run may end before it is measured
     return {
         **setup.values,
         "final": figures,
         "totals": _totals(clock),
         "fluctuations": watched.rises,
         "diverged": watched.diverged or not alive,
-        "curve": [_row(row) for row in de.clock.read_log(log.path)],
+        "curve": [_row(row) for row in rows],
     }
 
 
