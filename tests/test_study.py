@@ -302,7 +302,7 @@ def test_what_slows_a_round_slows_all_of_its_arms(tmp_path):
 
 
 def test_timing_needs_finished_runs(tmp_path):
-    with pytest.raises(ValueError, match="no run of images_toy is finished"):
+    with pytest.raises(ValueError, match="no run of images_toy is finished that takes over 48 steps"):
         _timed.measure(_study.load("images", "toy"), tmp_path)
 
 

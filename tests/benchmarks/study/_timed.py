@@ -32,12 +32,14 @@ def measure(
     Arms whose steps do the same work, as they differ in the learning rate alone, are timed as one. Every
     round goes through all points of all arms, each from its middle on and the arms in another order at each,
     so that what else the machine does meets them alike. The first of the steps warms up and is not counted.
-    Writes the seconds a TFLOP that each round found, by arm. ValueError if no run of the study is finished.
+    Runs with no room for this are left out. Writes the seconds a TFLOP that each round found, by arm.
+    ValueError if there is no such run.
     """
     torch.set_num_threads(1)
-    runs = longest(study, _work.done(study, out))
+    finished = longest(study, _work.done(study, out))
+    runs = {run: took for run, took in finished.items() if took > 2 * points * steps}
     if not runs:
-        raise ValueError(f"no run of {study} is finished; expected some to know how many steps they take")
+        raise ValueError(f"no run of {study} is finished that takes over {2 * points * steps} steps")
     setups = {run.arm: (study.setup(run, out / "data"), took) for run, took in runs.items()}
     arms, found = list(setups), {arm: list[float]() for arm in setups}
     with tqdm(total=rounds * points * len(setups), desc=f"timing {study}", unit=" points") as bar:
