@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import numpy as np
@@ -56,12 +57,16 @@ def never():
 def whole(tmp_path_factory):
     """Every arm of every study, as the command line runs them."""
     out = tmp_path_factory.mktemp("whole")
-    for name in _study.names():
-        command = ["-m", "tests.benchmarks.study", "run", name, "--size", "toy", "--out", out]
-        ended = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        study = _study.load(name, "toy")
-        assert f"{study}: {len(study.runs())} of {len(study.runs())} runs are done" in ended.stdout
+    own = [sys.executable, "-m", "tests.benchmarks.study", "run", "--size", "toy", "--out", out]
+
+    def run(name):
+        return subprocess.run([*own, name], capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        for name, ended in zip(_study.names(), pool.map(run, _study.names()), strict=True):
+            assert ended.returncode == 0, ended.stderr
+            study = _study.load(name, "toy")
+            assert f"{study}: {len(study.runs())} of {len(study.runs())} runs are done" in ended.stdout
     return out
 
 
