@@ -92,7 +92,7 @@ class Ride:
             self._handles.append(self.module.register_forward_hook(self.after))
 
     def keep_out_of_the_graph(self) -> None:
-        """Move the hooks around the module's compiled code, if it has some since it was last looked at."""
+        """Have the hooks run around the module's compiled code, if it has some by now, and not within."""
         compiled = self.module._compiled_call_impl
         if compiled is None:
             return

@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.study", description=_first_lines())
     commands = parser.add_subparsers(dest="command", required=True)
-    run = _of_study(commands, "run", "train what is due of a study; it may be stopped at any moment")
+    sizes = "; ".join(f"{study}: {', '.join(_study.sizes(study))}" for study in _study.names())
+    run = _of_study(commands, sizes, "run", "train what is due of a study; it may be stopped at any moment")
     run.add_argument("--only", default="*", metavar="PATTERN", help="names of runs, as 'composed-050-*'")
     run.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long, to be resumed")
     run.add_argument(
@@ -41,11 +42,11 @@ def _parser() -> argparse.ArgumentParser:
         "--processes", type=_count, default=1, help="so many runs at once, a core each (default: 1)"
     )
     run.add_argument("--device", help="to try on another than the config says: no table takes these")
-    again = _of_study(commands, "again", "train one finished run anew, and note both losses")
+    again = _of_study(commands, sizes, "again", "train one finished run anew, and note both losses")
     again.add_argument("run", help="as in the table: composed-050-1")
-    _of_study(commands, "tune", "search the paces of a study by short probes, as its config says")
-    _of_study(commands, "time", "time some steps of all finished arms, side by side")
-    table = _of_study(commands, "table", "gather what is finished in one table")
+    _of_study(commands, sizes, "tune", "search the paces of a study by short probes, as its config says")
+    _of_study(commands, sizes, "time", "time some steps of all finished arms, side by side")
+    table = _of_study(commands, sizes, "table", "gather what is finished in one table")
     table.add_argument("--into", type=Path, default=_work.TABLES, help="folder of the table (%(default)s)")
     commands.add_parser("page", help="write docs/evidence.md and its pictures from the tables")
     return parser
@@ -141,11 +142,10 @@ def _page(options: argparse.Namespace) -> int:
     return 0
 
 
-def _of_study(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
+def _of_study(commands: Any, sizes: str, name: str, words: str) -> argparse.ArgumentParser:
     """A command about one study at one size."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=words)
     parser.add_argument("study", choices=_study.names(), help="its config is in configs/, beside the code")
-    sizes = "; ".join(f"{study}: {', '.join(_study.sizes(study))}" for study in _study.names())
     parser.add_argument("--size", default="s", help=f"one of the config's (default: s). {sizes}")
     parser.add_argument(
         "--out", type=Path, default=CACHE, help="folder of data and checkpoints (%(default)s)"

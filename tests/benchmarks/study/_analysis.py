@@ -33,6 +33,10 @@ class Estimate:
         half = "" if math.isnan(self.half) else f" ± {self.half:{form.removeprefix('+')}}"
         return f"{self.mean:{form}}{half}"
 
+    def less(self, other: "Estimate") -> "Estimate":
+        """The difference, with the intervals of both, whose seeds are not paired."""
+        return Estimate(self.mean - other.mean, math.hypot(self.half, other.half), self.seeds)
+
     def __str__(self) -> str:
         return self.shown(".3f")
 
@@ -136,16 +140,16 @@ def against(results: Sequence[Result], axis: str, value: Value = loss) -> dict[t
     lines = _lines((run for runs in base.values() for run in runs), cost, value)
     spans: dict[int, list[float]] = {seed: [] for seed in lines}
     for runs in base.values():
+        middle = estimate(map(cost, runs)).mean
         for run in runs:
-            spans[run["seed"]].append(estimate(map(cost, runs)).mean)
+            spans[run["seed"]].append(middle)
     found = {}
     for key, runs in grouped(results).items():
         at, own = estimate(map(cost, runs)).mean, estimate(map(value, runs))
         reach = {seed for seed, span in spans.items() if min(span) / 1.02 <= at <= max(span) * 1.02}
         if reach and not key[0].startswith(BASELINE):
             read = [_read(line, at) for seed, line in lines.items() if seed in reach]
-            other = estimate(read)
-            found[key] = Estimate(own.mean - other.mean, math.hypot(own.half, other.half), own.seeds)
+            found[key] = own.less(estimate(read))
     return found
 
 
@@ -199,8 +203,7 @@ class Reached:
     @property
     def difference(self) -> Estimate:
         """Of both, the arm's less the baseline's."""
-        half = math.hypot(self.own.half, self.base.half)
-        return Estimate(self.own.mean - self.base.mean, half, min(self.own.seeds, self.base.seeds))
+        return self.own.less(self.base)
 
 
 def reaches(results: Sequence[Result], arm: str, fraction: float) -> Reached | None:

@@ -41,7 +41,8 @@ def results(study: Study) -> list[Result]:
 
 def values() -> dict[str, Callable[[], str]]:
     """What the template may name."""
-    found = {str(study): results(study) for study in studies()}
+    tables = [(study, list(_work.committed(study).values())) for study in studies()]
+    found = {str(study): _timed.corrected(runs, _timed.rates(study)) for study, runs in tables}
     gpt, images, images_selection, sentences = (
         found.get(name, []) for name in ("gpt_s", "images_s", "images_selection_s", "sentences_s")
     )
@@ -94,9 +95,7 @@ def values() -> dict[str, Callable[[], str]]:
         ),
         "again": lambda: _tables.again(json.loads(PATH.read_text())) if PATH.exists() else MISSING,
         "gpt_arms": lambda: _tables.arms(_study.load("gpt", "s")),
-        "provenance": lambda: _tables.provenance(
-            [(study, list(_work.committed(study).values())) for study in studies()]
-        ),
+        "provenance": lambda: _tables.provenance(tables),
     }
 
 

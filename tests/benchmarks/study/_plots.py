@@ -18,9 +18,9 @@ def at_the_end(results: Sequence[Result], path: Path, *, arms: Sequence[str]) ->
     axes = {"tokens": "million tokens", "flops": "TFLOPs", "seconds": "seconds of one core, index included"}
     scale = {"tokens": 1e6, "flops": 1e12, "seconds": 1.0}
     figure = new_figure(11, 3.8)
-    places = figure.subplots(1, 3, sharey=True)
+    places, drawn = figure.subplots(1, 3, sharey=True), _at_best(results, arms)
     for place, (axis, title) in zip(places, axes.items(), strict=True):
-        for (name, groups), colour in zip(_at_best(results, arms).items(), COLOURS, strict=False):
+        for (name, groups), colour in zip(drawn.items(), COLOURS, strict=False):
             _points(
                 place,
                 list(groups.values()),
@@ -39,11 +39,11 @@ def at_the_end(results: Sequence[Result], path: Path, *, arms: Sequence[str]) ->
 def on_the_way(results: Sequence[Result], path: Path, *, arms: Sequence[str]) -> None:
     """Validation loss of runs with as much data as there is, against tokens and FLOPs consumed so far."""
     figure = new_figure(9, 3.8)
-    places = figure.subplots(1, 2, sharey=True)
+    places, drawn = figure.subplots(1, 2, sharey=True), _at_best(results, arms)
     for place, (axis, scale, title) in zip(
         places, (("tokens", 1e6, "million tokens"), ("flops", 1e12, "TFLOPs")), strict=True
     ):
-        for (name, groups), colour in zip(_at_best(results, arms).items(), COLOURS, strict=False):
+        for (name, groups), colour in zip(drawn.items(), COLOURS, strict=False):
             for i, run in enumerate(groups[max(groups)] if groups else []):
                 x = [row[axis] / scale for row in run["curve"]]
                 y = [row["validation_loss"] for row in run["curve"]]
