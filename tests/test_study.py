@@ -318,8 +318,12 @@ def made(arm, fraction, seed, loss, work=None, **totals):
     config["settings"] = {"layers": 8, "work": work or arm}
     counts = {"layer_tokens": 7 * counts["tokens"]} | counts
     own = {"arm": arm, "fraction": fraction, "seed": seed, "config": config}
-    own |= {"fluctuations": 0, "diverged": False, "parameters": 10}
+    own |= {"fluctuations": 0, "diverged": False, "parameters": 10, "curve": [{}, {}]}
     return own | {"final": {"validation_loss": loss, "bits_per_byte": loss / 3}, "totals": counts}
+
+
+def _page_table(runs):
+    return _tables.measures(runs, _page.LOSS | _page.BITS | _page.TOKENS, _page.COSTS)
 
 
 LINE = [made("baseline", f, s, 5 - math.log2(f) + 0.01 * s) for f in (0.25, 0.5, 1.0) for s in (1, 2, 3)]
@@ -470,17 +474,21 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
 
 
 def test_a_run_that_diverged_is_told_of_and_compared_with_nothing():
-    runs = [
-        *LINE,
-        {**made("ltd", 1.0, 1, math.nan), "final": {"validation_loss": math.nan}, "diverged": True},
-    ]
-    (row,) = (line for line in _tables.pretraining(runs).splitlines() if "`ltd`" in line)
-    assert row == "| `ltd` | 100% | 1 | 0.00 |  |  |  |  |  | 0, 1 diverged |"
+    own = made("ltd", 1.0, 1, math.nan) | {"fluctuations": 2, "diverged": True}
+    (row,) = (line for line in _page_table([*LINE, own]).splitlines() if "`ltd`" in line)
+    assert row == "| `ltd` | 100% | 1 |  |  | 0.00 |  |  |  |"
+    assert _tables.steadiness(LINE) == (
+        "0 of 18 evaluations on the way had a loss above the best before, and 0 of 9 runs diverged."
+    )
+    assert _tables.steadiness([*LINE, own, made("ltd", 1.0, 2, 5.0)]) == (
+        "2 of 22 evaluations on the way had a loss above the best before, and 1 of 11 runs diverged: "
+        "`ltd` with 100% (1 of 2)."
+    )
 
 
 def test_tables_show_what_is_compared():
     arm = [made("ltd", f, s, 5.2 - math.log2(f), flops=60 * f) for f in (0.5, 1.0) for s in (1, 2, 3)]
-    assert "| `ltd` | 100% | 3 | 0.00 | 5.200 ± 0.000 |" in _tables.pretraining(LINE + arm)
+    assert "| `ltd` | 100% | 3 | 5.200 ± 0.000 | 1.733 ± 0.000 | 0.00 |" in _page_table(LINE + arm)
     rates = {"baseline": [1.0, 2.0, 1.0], "ltd": [1.1, 2.2, 1.0]}
     assert "| `ltd` | 50% | 40.0% | 34.0% | 34.0% | 40.0% |" in _tables.savings(LINE + arm, rates)
     arm = [made("ltd", f, s, 4.8 - math.log2(f)) for f in (0.5, 1.0) for s in (1, 2, 3)]

@@ -47,13 +47,15 @@ def values() -> dict[str, Callable[[], str]]:
         found.get(name, []) for name in ("gpt_s", "images_s", "images_selection_s", "sentences_s")
     )
     return {
+        f"{name}_steadiness": _if(found.get(f"{name}_s"), _tables.steadiness) for name in _study.names()
+    } | {
         "verdict": lambda: _verdict.verdict(gpt) or MISSING,
         "verdict_table": lambda: _verdict.table(gpt) or MISSING,
         "gpt_picture": _picture(gpt, "gpt", "Loss at the end against data, FLOPs and time, by arm"),
         "gpt_curves": _picture(
             gpt, "gpt-curves", "Validation loss on the way against tokens and FLOPs, by arm"
         ),
-        "gpt_table": _if(gpt, _tables.pretraining),
+        "gpt_table": _measured(gpt, LOSS | BITS | TOKENS, COSTS),
         "gpt_factors": _if(gpt, _tables.factors),
         "gpt_tried": _if(
             [
@@ -101,6 +103,7 @@ def values() -> dict[str, Callable[[], str]]:
 
 LOSS = {"loss": Column(analysis.loss)}
 ACCURACY = {"accuracy": Column(analysis.final("accuracy"), ".1%")}
+BITS = {"bits per byte": Column(analysis.final("bits_per_byte"))}
 TIME = {
     "steps": Column(analysis.consumed("steps"), ",.0f", interval=False),
     "TFLOPs": Column(lambda run: run["totals"]["flops"] / 1e12, ".1f", interval=False),

@@ -31,39 +31,20 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, line, *body))
 
 
-def pretraining(results: Sequence[Result]) -> str:
-    """Every arm at every share of the data: how good, against the baseline at equal cost, how steady."""
-    versus = {axis: analysis.against(results, axis) for axis in AXES}
-    rows = [
-        (
-            "arm",
-            "data",
-            "seeds",
-            "million tokens",
-            "loss",
-            "bits per byte",
-            *(f"at equal {AXES[a]}" for a in AXES),
-            "rises",
-        )
+def steadiness(results: Sequence[Result]) -> str:
+    """How often the loss rose on the way, and which runs diverged."""
+    rises = sum(run["fluctuations"] for run in results)
+    looks = sum(len(run["curve"]) for run in results)
+    diverged = sum(run["diverged"] for run in results)
+    which = [
+        f"{titled(arm)} with {fraction:.0%} ({sum(run['diverged'] for run in runs)} of {len(runs)})"
+        for (arm, fraction), runs in in_order(results)
+        if any(run["diverged"] for run in runs)
     ]
-    for key, runs in in_order(results):
-        loss = analysis.estimate(map(analysis.loss, runs))
-        bits = analysis.estimate(map(analysis.final("bits_per_byte"), runs))
-        rises = sum(run["fluctuations"] for run in runs)
-        diverged = sum(run["diverged"] for run in runs)
-        rows.append(
-            (
-                titled(key[0]),
-                f"{key[1]:.0%}",
-                str(len(runs)),
-                f"{sum(run['totals']['tokens'] for run in runs) / len(runs) / 1e6:.2f}",
-                str(loss),
-                str(bits),
-                *(signed(versus[axis].get(key)) for axis in AXES),
-                f"{rises}" + (f", {diverged} diverged" if diverged else ""),
-            )
-        )
-    return markdown(rows)
+    return (
+        f"{rises} of {looks} evaluations on the way had a loss above the best before, and {diverged} of "
+        f"{len(results)} runs diverged{': ' * bool(which)}{', '.join(which)}."
+    )
 
 
 def factors(results: Sequence[Result]) -> str:
