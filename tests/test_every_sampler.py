@@ -337,7 +337,8 @@ def test_batches_of_a_token_budget_fit_and_use_every_sample(window, max_samples)
         steps = range(low, min(low + window, 33))
         drawn = Counter(i for step in steps for i in stream[step])
         first, stop = (
-            sum(len(sampler._plan(w)) for w in range(n)) for n in (low // window, low // window + 1)
+            sum(len(sampler._windows.batches(w)) for w in range(n))
+            for n in (low // window, low // window + 1)
         )
         assert Counter(i for step in range(first, stop) for i in sampler[step]) == drawn
     assert Counter(i for batch in sampler for i in batch) == Counter(i for batch in stream for i in batch)
@@ -412,13 +413,13 @@ def test_token_budgets_that_cannot_be_are_refused(options, said):
         list(token_budget(stream, **given))
 
 
-def test_a_token_budget_resumes_without_planning_what_is_over(index, monkeypatch):
+def test_a_token_budget_resumes_without_planning_what_is_over(index):
     make = ROWS["token_budget"]
     sampler = make(index, seed=1)
     expected, state = list(make(index, seed=1)), sampler.state_dict(len(sampler) - 2)
     resumed = make(index, seed=1)
-    planned, plan = set(), token_budget._plan
-    monkeypatch.setattr(token_budget, "_plan", lambda self, window: planned.add(window) or plan(self, window))
+    planned, cut = set(), token_budget._cut
+    resumed._windows.cut = lambda ids, window: planned.add(window) or cut(resumed, ids, window)
     resumed.load_state_dict(state)
     assert list(resumed) == expected[-2:]
     assert len(planned) <= 2

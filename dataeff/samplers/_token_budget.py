@@ -1,8 +1,8 @@
 """The token-budget sampler: batches of about as many tokens, not of as many samples."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import attrs
 import numpy as np
@@ -14,6 +14,7 @@ from dataeff._kernel import kernel
 from dataeff._numbers import native, numbers
 from dataeff.samplers._batch import Batch
 from dataeff.samplers._steps import Ints, Ranked
+from dataeff.samplers._windows import Stream, Windows
 
 _fixed = attrs.setters.frozen
 _SCALES: dict[str, Callable[[float], float]] = {
@@ -21,38 +22,6 @@ _SCALES: dict[str, Callable[[float], float]] = {
     "sqrt": lambda ratio: float(ratio**0.5),
     "none": lambda ratio: 1.0,
 }
-
-
-@runtime_checkable
-class Stream(Protocol):
-    """What a token budget cuts: batches of one size over all ranks, any of them at once.
-
-    Examples:
-        >>> from dataeff.samplers import shuffled
-        >>> isinstance(shuffled(4, batch_size=2, seed=1), Stream)
-        True
-    """
-
-    batch_size: int
-    """Samples in a batch over all ranks."""
-    seed: int
-    """Also of the order in which batches are cut."""
-    steps: int
-    """How many batches there are."""
-    step: int
-    """Where `load_state_dict` has left it."""
-
-    def __len__(self) -> int:
-        """How many batches there are."""
-
-    def global_batch(self, step: int) -> Sequence[int]:
-        """The ids of the batch of `step` over all ranks."""
-
-    def state_dict(self, step: int | None = None) -> dict[str, Any]:
-        """What goes on with `step`."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
 
 
 class TokenBatch(Batch):
@@ -164,11 +133,7 @@ class token_budget(Ranked):
     )
     lr_scaling: str = attrs.field(kw_only=True, default="linear", on_setattr=_fixed)
     ranks: int = attrs.field(kw_only=True, default=None, converter=_ranks_or_none, on_setattr=_fixed)
-    _base: tuple[int, int] = attrs.field(init=False, repr=False, eq=False)
-    """A window and its first step, from which on windows are planned."""
-    _known: "_Known" = attrs.field(init=False, repr=False, eq=False)
-    _stream: tuple[Any, int] = attrs.field(init=False, repr=False, eq=False)
-    """The weights (of a mixture) and the steps that windows are cut of."""
+    _windows: Windows = attrs.field(init=False, repr=False, eq=False)
     _digest: str = attrs.field(init=False, repr=False, eq=False)
 
     def _prepare(self) -> None:
@@ -202,87 +167,36 @@ class token_budget(Ranked):
             )
         content = np.asarray(self.lengths, np.int64).tobytes()
         self._digest = hashlib.blake2b(content, digest_size=4).hexdigest()
-        self._rebase(0, 0)
+        self._windows = Windows(self.sampler, self.window, self._cut)
 
     def _padded(self, length: int) -> int:
         return -(-max(length, 1) // self.multiple) * self.multiple
 
-    def _rebase(self, window: int, first: int) -> None:
-        self._base, self._known, self._stream = (window, first), _Known(), self._stream_now()
-
-    def _stream_now(self) -> tuple[Any, int]:
-        return getattr(self.sampler, "weights", None), len(self.sampler)
-
-    def _check_stream(self) -> None:
-        (weights, steps), now = self._stream, self._stream_now()
-        if now[0] is weights and now[1] == steps:
-            return
-        if self._known.ends:
-            raise ValueError(
-                "the stream was given other weights or steps, and windows of it are cut already; load a "
-                "state whose step is its first, so between two windows, into a token_budget of the new stream"
-            )
-        self._stream = now
-
-    def _windows(self) -> int:
-        return -(-len(self.sampler) // self.window)
-
-    def _plan(self, window: int) -> list[Ints]:
+    def _cut(self, ids: Ints, window: int) -> list[Ints]:
         """The global batches of a window, in the order of their steps."""
-        known = self._known
-        if known.window != window:
-            ids = np.concatenate([self.sampler.global_batch(step) for step in self._steps_of(window)])
-            lengths = self._lengths_of(ids)
-            order = np.argsort(-lengths.astype(np.int64), kind="stable")
-            most = self.max_samples or len(ids)
-            ends = np.empty(len(ids), np.int64)
-            count = _cut(lengths[order], self.max_tokens, self.multiple, self.ranks, most, ends)
-            cuts = np.split(ids[order], ends[: count - 1])
-            mixed = rng.shuffle(count, rng.key("token_budget", self.sampler.seed), window)
-            known.window, known.batches = window, [cuts[i] for i in mixed]
-        return known.batches
-
-    def _steps_of(self, window: int) -> range:
-        return range(window * self.window, min((window + 1) * self.window, len(self.sampler)))
-
-    def _lengths_of(self, ids: Ints) -> NDArray[Any]:
         if (out := np.flatnonzero(ids >= len(self.lengths))).size:
             raise ValueError(
                 f"the sampler gives sample {ids[out[0]]}, and lengths are of {len(self.lengths)} samples; "
                 "expected the lengths of all that it draws from"
             )
-        return self.lengths[ids]
-
-    def _window_of(self, step: int) -> int | None:
-        """The window that a step is in, None beyond the last."""
-        self._check_stream()
-        if step < self._base[1]:
-            self._rebase(0, 0)
-        base, first = self._base
-        ends = self._known.ends
-        while step >= (ends[-1] if ends else first):
-            window = base + len(ends)
-            if window == self._windows():
-                return None
-            ends.append((ends[-1] if ends else first) + len(self._plan(window)))
-        return base + int(np.searchsorted(ends, step, side="right"))
-
-    def _first_of(self, window: int) -> int:
-        """The first step of a window that is known, or one past the last step."""
-        base, first = self._base
-        return first if window == base else self._known.ends[window - base - 1]
+        lengths = self.lengths[ids]
+        order = np.argsort(-lengths.astype(np.int64), kind="stable")
+        most = self.max_samples or len(ids)
+        ends = np.empty(len(ids), np.int64)
+        count = _cuts(lengths[order], self.max_tokens, self.multiple, self.ranks, most, ends)
+        parts = np.split(ids[order], ends[: count - 1])
+        return [parts[i] for i in rng.shuffle(count, rng.key("token_budget", self.sampler.seed), window)]
 
     def __len__(self) -> int:
         """The number of batches from step 0. All are planned for it: about a second a million samples."""
-        self._window_of(2**62)
-        return self._first_of(self._windows())
+        self._windows.of(2**62)
+        return self._windows.first(self._windows.count)
 
     def _has(self, step: int) -> bool:
-        return step >= 0 and self._window_of(step) is not None
+        return step >= 0 and self._windows.of(step) is not None
 
     def _batch(self, step: int, rank: int, world_size: int) -> TokenBatch:
-        window = cast(int, self._window_of(step))
-        ids = self._plan(window)[step - self._first_of(window)]
+        ids = self._windows.batch(step)
         tokens = int(self.lengths[ids].sum(dtype=np.int64))
         share = self.ranks // world_size
         parts = [ids[r :: self.ranks] for r in range(rank * share, (rank + 1) * share)]
@@ -298,28 +212,28 @@ class token_budget(Ranked):
     def _exposures(self, start: int, stop: int) -> Ints:
         counts = np.zeros(len(self.lengths), np.int64)
         for step in range(start, stop):
-            window = cast(int, self._window_of(step))
-            ids = self._plan(window)[step - self._first_of(window)]
-            np.add.at(counts, ids, 1)
+            np.add.at(counts, self._windows.batch(step), 1)
         return counts
 
     def _range(self) -> tuple[int, int | None]:
         return 0, None  # to know the last, all would be planned
 
     def _place(self, step: int) -> dict[str, Any]:
-        window = self._window_of(step)
+        windows = self._windows
+        window = windows.of(step)
         if window is None:
-            window = self._windows()
-            whole("step", step, low=0, high=self._first_of(window))
+            window = windows.count
+            whole("step", step, low=0, high=windows.first(window))
         inner = self.sampler.state_dict(min(window * self.window, len(self.sampler)))
-        return {"step": step, "first": self._first_of(window), "cut": self._cut_at(step), "sampler": inner}
+        return {"step": step, "first": windows.first(window), "cut": self._cut_at(step), "sampler": inner}
 
     def _cut_at(self, step: int) -> str:
         """A hash of the batches of a window that `step` is amid, "" between two."""
-        window = self._window_of(step)
-        if window is None or step == self._first_of(window):
+        windows = self._windows
+        window = windows.of(step)
+        if window is None or step == windows.first(window):
             return ""
-        return hashlib.blake2b(np.concatenate(self._plan(window)).tobytes(), digest_size=8).hexdigest()
+        return hashlib.blake2b(np.concatenate(windows.batches(window)).tobytes(), digest_size=8).hexdigest()
 
     def _settings(self) -> dict[str, Any]:
         names = ("max_tokens", "multiple", "window", "max_samples", "ranks")
@@ -329,14 +243,14 @@ class token_budget(Ranked):
     def _resume(self, state: dict[str, Any]) -> None:
         first = whole("first", state["first"], low=0)
         step = whole("step", state["step"], low=first)
-        own, base = self.sampler.state_dict(), self._base
+        own, base = self.sampler.state_dict(), self._windows.base
         self.sampler.load_state_dict(state["sampler"])
         at, steps = self.sampler.step, len(self.sampler)
-        self._rebase(-(-at // self.window), first)
+        self._windows.begin(-(-at // self.window), first)
         shorter = at % self.window and at < steps  # the last window of a stream that has more steps now
         if shorter or (step > first and self._cut_at(step) != state["cut"]):
             self.sampler.load_state_dict(own)
-            self._rebase(*base)
+            self._windows.begin(*base)
             raise ValueError(
                 f"the state is of a window of other samples than this sampler's, whose stream has {steps} "
                 "steps; make the stream with the steps and weights of before, or change them between two "
@@ -345,23 +259,8 @@ class token_budget(Ranked):
         self.step = step
 
 
-class _Known:
-    """What was planned already: the end of each window from the base on, and the batches of one.
-
-    It is no part of what a sampler is, and is not pickled.
-    """
-
-    def __init__(self) -> None:
-        self.ends: list[int] = []
-        self.window = -1
-        self.batches: list[Ints] = []
-
-    def __reduce__(self) -> tuple[type["_Known"], tuple[()]]:
-        return _Known, ()
-
-
 @kernel
-def _cut(lengths: Any, max_tokens: int, multiple: int, ranks: int, most: int, ends: Ints) -> int:
+def _cuts(lengths: Any, max_tokens: int, multiple: int, ranks: int, most: int, ends: Ints) -> int:
     """Where to cut samples that are sorted from long to short; how many batches there are."""
     count, start = 0, 0
     while start < len(lengths):
