@@ -69,9 +69,7 @@ class Flow:
     _calls: dict[str, int] = attrs.field(factory=dict, init=False, repr=False)
     _inside: dict[str, _Inside] = attrs.field(factory=dict, init=False, repr=False)
     """By the layer that a segment begins with."""
-    _checked: set[str] = attrs.field(factory=set, init=False, repr=False)
-    _looks: dict[str, int] = attrs.field(factory=dict, init=False, repr=False)
-    """How often each layer dropped tokens before it could be checked."""
+    _looks: _probe.Looks = attrs.field(factory=_probe.Looks, init=False, repr=False)
     _awaits: bool = attrs.field(default=False, init=False, repr=False)
     """Whether a training pass began and no routed layer was called yet."""
     _moment: Tensor | None = attrs.field(default=None, init=False, repr=False)
@@ -300,18 +298,11 @@ class Flow:
         return made
 
     def _look(self, given: Given) -> None:
-        """Refuse, before it first drops tokens, a layer that would take kept tokens for neighbours.
-
-        Where that cannot be told yet, it is tried again ever more rarely.
-        """
-        name = given.name
-        looks = self._looks.get(name, 0) + 1
-        if name in self._checked or is_packed(given.values):
+        """Refuse, before it first drops tokens, a layer that would take kept tokens for neighbours."""
+        if is_packed(given.values):
             return
-        if looks & (looks - 1):
-            self._looks[name] = looks
-            return
-        plain = getattr(given.layer, "_orig_mod", given.layer)
+        first, router = self.route.batch_first, self.route.router
+        name, plain = given.name, getattr(given.layer, "_orig_mod", given.layer)
 
         def run(x: Tensor, ids: Tensor, forward: Callable[..., Any]) -> Tensor:
             kept = self._kept(given, ids[:1], x.shape[1])
@@ -323,11 +314,9 @@ class Flow:
             out = hidden_of(forward(*args, **kwargs))
             return taken if out is None else self._turned(out)
 
-        first, router = self.route.batch_first, self.route.router
-        told = _probe.check(name, plain, given.x, run, router=router, batch_first=first)
-        self._looks[name] = looks  # of a layer that was refused it is tried in each pass
-        if told:
-            self._checked.add(name)
+        self._looks.at(
+            name, lambda: _probe.check(name, plain, given.x, run, router=router, batch_first=first)
+        )
 
     def leave(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
         """After a layer: put its output among the tokens that bypassed it, where its segment ends."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -17,6 +18,31 @@ _SHARE = 1e-4  # of what the other tokens do to the last one. Rotary positions i
 _HALF = 0.1  # the same where a layer runs in 16 bits alone
 _NOISE = 16  # roundings of an output that are no change of it
 _HALVES = (torch.float16, torch.bfloat16)
+
+
+@attrs.define(eq=False)
+class Looks:
+    """When layers are looked at: until something can be told of each, and ever more rarely until then.
+
+    Examples:
+        >>> looks, seen = Looks(), []
+        >>> for step in range(9):
+        ...     looks.at("h.1", lambda: bool(seen.append(step)))
+        >>> seen
+        [0, 1, 3, 7]
+    """
+
+    _told: set[str] = attrs.field(factory=set, init=False)
+    _tries: dict[str, int] = attrs.field(factory=dict, init=False)
+
+    def at(self, name: str, look: Callable[[], bool]) -> None:
+        """Look at a layer if that is due; `look` gives whether it could tell."""
+        if name in self._told:
+            return
+        tries = self._tries.get(name, 0) + 1
+        if not tries & (tries - 1) and look():
+            self._told.add(name)
+        self._tries[name] = tries  # one that is refused is looked at in each pass
 
 
 def check(
