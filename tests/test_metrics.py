@@ -103,15 +103,39 @@ def smallest(tokens):
     return tokens[0]
 
 
-def test_a_function_that_writes_into_tokens_is_told_to_copy_them():
-    corpus = from_samples([[3, 1, 2]])
-    for metric in (metrics.per_sample(smallest), metrics.batched(lambda shard: [smallest(shard.tokens)])):
-        with pytest.raises(
-            ValueError, match=r"writes into the tokens \(.*read-only\); copy them first: tokens.copy"
-        ):
-            metric(corpus)
+@attrs.frozen
+class sorts(metrics.Metric):
+    def score(self, shard, fitted):
+        return [smallest(sample) for sample in shard]
+
+
+class sorts_first(metrics.vocab_rarity):
+    def fit(self, shard):
+        shard.tokens.sort()
+        return super().fit(shard)
+
+
+WRITING = [
+    metrics.per_sample(smallest),
+    metrics.batched(lambda shard: [smallest(shard.tokens)]),
+    sorts(),
+    sorts_first(),
+]
+
+
+@pytest.mark.parametrize("metric", WRITING, ids=["per_sample", "batched", "score", "fit"])
+def test_a_metric_that_writes_into_tokens_is_told_to_copy_them(metric, tmp_path):
+    """Others would be of what it wrote."""
+    corpus, words = from_samples([[3, 1, 2]]), r"writes into the tokens \(.*read-only\); copy them first: tok"
+    with pytest.raises(ValueError, match=words):
+        metric(corpus)
+    with pytest.raises(ValueError, match=f"'mine', .*, {words}"):
+        index.build(corpus, {"mine": metric}, out=tmp_path, progress=False)
     assert corpus[0].tolist() == [3, 1, 2]
-    assert metrics.per_sample(lambda tokens: smallest(tokens.copy()))(corpus).tolist() == [1]
+
+
+def test_a_copy_may_be_written_into():
+    assert metrics.per_sample(lambda tokens: smallest(tokens.copy()))([[3, 1, 2]]).tolist() == [1]
 
 
 def total(tokens):

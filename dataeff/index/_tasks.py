@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dataeff._numbers import numbers
 from dataeff.corpus import Corpus, Shard
-from dataeff.metrics import Metric, checked
+from dataeff.metrics import Metric, checked, read_only
 
 _LIGHT = 2**20  # bytes
 
@@ -134,9 +134,10 @@ def fit(
     """
     fitted: dict[str, NDArray[Any]] = {}
     for part in piece.parts(spans):
-        shard = part.shard()
+        whole = part.shard()
         for name, metric in metrics.items():
-            own = _statistics(metric.fit(shard), f"{name}: {metric}.fit()")
+            with read_only(whole, _titled(name, metric)) as shard:
+                own = _statistics(metric.fit(shard), f"{name}: {metric}.fit()")
             fitted[name] = metric.merge(fitted[name], own) if name in fitted else own
     return fitted
 
@@ -160,11 +161,12 @@ def score(
         >>> score(piece, {"length": metrics.length()}, {})["length"].tolist()
         [5]
     """
-    shard = piece.shard()
-    return {
-        name: checked(metric.score(shard, fitted.get(name)), shard, _titled(name, metric), first=piece.start)
-        for name, metric in metrics.items()
-    }
+    whole, values = piece.shard(), {}
+    for name, metric in metrics.items():
+        title = _titled(name, metric)
+        with read_only(whole, title) as shard:
+            values[name] = checked(metric.score(shard, fitted.get(name)), shard, title, first=piece.start)
+    return values
 
 
 def names(metrics: Sequence[str]) -> str:

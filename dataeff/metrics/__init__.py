@@ -8,6 +8,7 @@ from dataeff.metrics._base import (
     finite,
     identity,
     per_sample,
+    read_only,
     resolve,
 )
 from dataeff.metrics._bigram_surprisal import bigram_surprisal
@@ -32,6 +33,7 @@ __all__ = [
     "length",
     "mtld",
     "per_sample",
+    "read_only",
     "repetition",
     "resolve",
     "seqlen_vocab_rarity",

@@ -25,8 +25,8 @@ class Metric(abc.ABC):
 
     `score` gives the values of a shard's samples. A metric that must first see the whole corpus gives `fit`
     (what a shard contributes, as one array) and `merge` (of two contributions); `score` is then called with
-    the merged array, and with None otherwise. Shards may be cut anywhere, merged in order, so the values
-    must not depend on where.
+    the merged array, and with None otherwise. Tokens are read-only. Shards may be cut anywhere, merged in
+    order, so the values must not depend on where.
 
     Attributes:
         shard_tokens: about how many tokens are scored at once, and so lost at most when a build is killed; a
@@ -58,13 +58,13 @@ class Metric(abc.ABC):
     def __call__(self, samples: Any) -> NDArray[Any]:
         """The difficulty of every sample of a corpus (or of a list of token arrays), in memory."""
         opened = corpus.open(samples)
-        shard = opened.shard(0, len(opened))
-        return checked(self.score(shard, self.fit(shard)), shard, self)
+        with read_only(opened.shard(0, len(opened)), self) as shard:
+            return checked(self.score(shard, self.fit(shard)), shard, self)
 
 
 @attrs.frozen
 class per_sample(Metric):
-    """Any function of one sample's tokens, as a metric. The tokens are read-only.
+    """Any function of one sample's tokens, as a metric.
 
     Examples:
         >>> per_sample(len)([[7, 7], [7]]).tolist()
@@ -75,13 +75,12 @@ class per_sample(Metric):
 
     def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
         """The function's value for each sample."""
-        with _told_to_copy(self):
-            return [self.function(sample) for sample in _read_only(shard)]
+        return [self.function(sample) for sample in shard]
 
 
 @attrs.frozen
 class batched(Metric):
-    """Any function of a shard that gives one number a sample, as a metric. The tokens are read-only.
+    """Any function of a shard that gives one number a sample, as a metric.
 
     Examples:
         >>> batched(lambda shard: np.diff(shard.offsets))([[7, 7], [7]]).tolist()
@@ -92,22 +91,24 @@ class batched(Metric):
 
     def score(self, shard: Shard, fitted: NDArray[Any] | None) -> ArrayLike:
         """What the function gives for the shard."""
-        with _told_to_copy(self):
-            return self.function(_read_only(shard))
-
-
-def _read_only(shard: Shard) -> Shard:
-    """The same tokens, but writing into them is an error: other metrics and the corpus share them."""
-    tokens = shard.tokens.view()
-    tokens.flags.writeable = False
-    return Shard(tokens, shard.offsets)
+        return self.function(shard)
 
 
 @contextmanager
-def _told_to_copy(metric: Metric) -> Iterator[None]:
-    """Say what to do where a function writes into tokens."""
+def read_only(shard: Shard, metric: object) -> Iterator[Shard]:
+    """The same tokens for a metric that must not write into them: other metrics and the corpus share them.
+
+    Examples:
+        >>> with read_only(Shard(np.array([3, 1]), np.array([0, 2])), "mine") as shard:
+        ...     shard.tokens.sort()
+        Traceback (most recent call last):
+        ...
+        ValueError: mine writes into the tokens (...read-only); copy them first: tokens.copy()
+    """
+    tokens = shard.tokens.view()
+    tokens.flags.writeable = False
     try:
-        yield
+        yield Shard(tokens, shard.offsets)
     except ValueError as error:
         if "read-only" not in str(error):
             raise
