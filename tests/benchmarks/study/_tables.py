@@ -38,7 +38,7 @@ def steadiness(results: Sequence[Result]) -> str:
     diverged = sum(run["diverged"] for run in results)
     which = [
         f"{titled(arm)} with {fraction:.0%} ({sum(run['diverged'] for run in runs)} of {len(runs)})"
-        for (arm, fraction), runs in in_order(results)
+        for (arm, fraction), runs in analysis.grouped(results).items()
         if any(run["diverged"] for run in runs)
     ]
     return (
@@ -105,7 +105,7 @@ def measures(results: Sequence[Result], columns: dict[str, Column], equal: Seque
     first = next(iter(columns.values()))
     versus = [analysis.against(results, axis, first.value) for axis in equal]
     rows = [("arm", "data", "seeds", *columns, *(f"at equal {EQUAL[axis]}" for axis in equal))]
-    for key, runs in in_order(results):
+    for key, runs in analysis.grouped(results).items():
         cells = []
         for column in columns.values():
             found = analysis.estimate(map(column.value, runs))
@@ -212,13 +212,6 @@ def arms(study: Study) -> str:
         said = (arm.metric, arm.lengths, arm.router)
         rows.append((titled(name), *(each or "" for each in said), counts, f"{arm.rate:g}", settings))
     return markdown(rows)
-
-
-def in_order(results: Sequence[Result]) -> list[tuple[tuple[str, float], list[Result]]]:
-    """Arms in the order in which they come, each from all of the data down."""
-    by = analysis.grouped(results)
-    arms = list(dict.fromkeys(arm for arm, _ in by))
-    return sorted(by.items(), key=lambda item: (arms.index(item[0][0]), -item[0][1]))
 
 
 def titled(arm: str) -> str:

@@ -49,8 +49,7 @@ def work(
 def done(study: Study, out: Path) -> dict[Run, dict[str, Any]]:
     """The results of the study as it is now: those of the committed table, and new ones in `out`."""
     new = (json.loads(path.read_text()) for path in sorted((out / str(study)).glob("*/result.json")))
-    found = committed(study) | _by_run(study, new)
-    return {run: found[run] for run in study.runs() if run in found}
+    return _by_run(study, [*committed(study).values(), *new])
 
 
 def committed(study: Study) -> dict[Run, dict[str, Any]]:
@@ -60,10 +59,14 @@ def committed(study: Study) -> dict[Run, dict[str, Any]]:
 
 
 def _by_run(study: Study, results: Iterable[dict[str, Any]]) -> dict[Run, dict[str, Any]]:
-    """In the order of the config, without those of other settings than the config has now."""
+    """In the order of the config's arms, from all of the data down; without those of settings of before."""
     due = {study.digest(run): run for run in study.runs()}
     found = {due[each["digest"]]: each for each in results if each["digest"] in due}
-    return {run: found[run] for run in due.values() if run in found}
+    arms = list(study.arms)
+    return {
+        run: found[run]
+        for run in sorted(found, key=lambda run: (arms.index(run.arm), -run.fraction, run.seed))
+    }
 
 
 def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
