@@ -1,10 +1,13 @@
 """The benchmarks that need a device can at least be tried without one."""
 
+import json
+import sys
 import time
 
 import pytest
+import torch
 
-from tests.benchmarks import architectures, ops_gpu, tables, train_step_gpu
+from tests.benchmarks import architectures, gpu, ops_gpu, tables, train_step_gpu
 
 
 def timed(run):
@@ -24,6 +27,29 @@ def test_the_figures_of_a_device_can_be_made_and_shown(tmp_path):
     assert len(header) == len(row)
     ops_gpu.plot(figures, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 0
+
+
+def test_a_part_that_fails_on_a_device_loses_no_other(tmp_path, monkeypatch, capsys):
+    def exits(code):
+        return [sys.executable, "-c", f"raise SystemExit({code})"]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "none")
+    for name, command in {"TESTS": exits(3), "STUDY": exits(0), "MEMORY": exits(9)}.items():
+        monkeypatch.setattr(gpu, name, command)
+    monkeypatch.setattr(gpu, "FIGURES", {"bad": lambda: {"x": 1 / 0}, "good": lambda: {"x": 1}})
+    monkeypatch.setenv("OUT", str(tmp_path))
+    assert gpu.main() == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"good.json", "gpu.json"}
+    codes = json.loads((tmp_path / "gpu.json").read_text())["figures"]["exit_codes"]
+    assert codes == {"tests": 3, "bad": 1, "good": 0, "toy_study": 0, sys.executable: 9}
+
+
+def test_kernels_that_do_not_compile_are_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DEEPSPEED_SOURCE", str(tmp_path))
+    assert ops_gpu.deepspeed_kernels() is None
+    assert "pt_binding.cpp" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")

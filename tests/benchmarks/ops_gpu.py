@@ -7,6 +7,7 @@ folder that holds its `csrc`; they know float16, not bfloat16, so ours is measur
 """
 
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,20 +44,24 @@ def milliseconds(run: Callable[[], Any]) -> float:
 
 
 def deepspeed_kernels() -> Any:
-    """DeepSpeed's operators, compiled, or None without its source."""
+    """DeepSpeed's operators, compiled; None without its source, or where that does not compile."""
     if (source := os.environ.get("DEEPSPEED_SOURCE")) is None:
         return None
     from torch.utils.cpp_extension import load
 
     folder = Path(source) / "csrc"
     names = ["pt_binding.cpp", "gather_scatter.cu", "slice_attn_masks.cu", "token_sort.cu"]
-    return load(
-        "random_ltd",
-        [str(folder / "random_ltd" / name) for name in names],
-        extra_include_paths=[str(folder / "includes")],
-        extra_cuda_cflags=["-O3", "--use_fast_math"],
-        extra_ldflags=["-lcurand"],
-    )
+    try:
+        return load(
+            "random_ltd",
+            [str(folder / "random_ltd" / name) for name in names],
+            extra_include_paths=[str(folder / "includes")],
+            extra_cuda_cflags=["-O3", "--use_fast_math"],
+            extra_ldflags=["-lcurand"],
+        )
+    except (OSError, RuntimeError):  # ours are measured all the same
+        traceback.print_exc()
+        return None
 
 
 def torch_ways(x: Tensor, y: Tensor, ids: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
