@@ -26,7 +26,7 @@ def torchrun(processes, *words):
     """Exit status of train.py under torchrun."""
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     words = [HERE / "train.py", *map(str, words)]
-    return subprocess.run([sys.executable, *command, *words], check=False).returncode
+    return subprocess.run([sys.executable, *command, *words], check=False, timeout=900).returncode
 
 
 def noted(folder, run, processes=1):

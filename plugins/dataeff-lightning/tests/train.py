@@ -39,8 +39,10 @@ class Model(LightningModule):
         self.folder, self.run, self.sampler, self.workers = folder, run, sampler, workers
 
     def train_dataloader(self):
-        sampler = self.sampler or make(self.folder)
-        return SamplerLoader(ROWS, sampler, collate_fn=collate, num_workers=self.workers)
+        sampler, options = self.sampler or make(self.folder), {}
+        if distributed.is_initialized() and self.workers:  # a fork may copy a lock that gloo's threads hold
+            options["multiprocessing_context"] = "forkserver"
+        return SamplerLoader(ROWS, sampler, collate_fn=collate, num_workers=self.workers, **options)
 
     def training_step(self, batch):
         with (self.folder / f"{self.run}-{self.global_rank}.txt").open("a") as file:
