@@ -299,10 +299,11 @@ class Flow:
 
     def _look(self, given: Given) -> None:
         """Refuse, before it first drops tokens, a layer that would take kept tokens for neighbours."""
-        if is_packed(given.values):
+        name = given.name
+        if name in self._looks.told or is_packed(given.values):
             return
+        plain = getattr(given.layer, "_orig_mod", given.layer)
         first, router = self.route.batch_first, self.route.router
-        name, plain = given.name, getattr(given.layer, "_orig_mod", given.layer)
 
         def run(x: Tensor, ids: Tensor, forward: Callable[..., Any]) -> Tensor:
             kept = self._kept(given, ids[:1], x.shape[1])

@@ -28,20 +28,19 @@ class Looks:
         >>> looks, seen = Looks(), []
         >>> for step in range(9):
         ...     looks.at("h.1", lambda: bool(seen.append(step)))
-        >>> seen
-        [0, 1, 3, 7]
+        >>> seen, looks.told
+        ([0, 1, 3, 7], set())
     """
 
-    _told: set[str] = attrs.field(factory=set, init=False)
+    told: set[str] = attrs.field(factory=set, init=False)
+    """Layers that need no look any more."""
     _tries: dict[str, int] = attrs.field(factory=dict, init=False)
 
     def at(self, name: str, look: Callable[[], bool]) -> None:
-        """Look at a layer if that is due; `look` gives whether it could tell."""
-        if name in self._told:
-            return
+        """Look at a layer that is not told yet, if that is due; `look` gives whether it could tell."""
         tries = self._tries.get(name, 0) + 1
         if not tries & (tries - 1) and look():
-            self._told.add(name)
+            self.told.add(name)
         self._tries[name] = tries  # one that is refused is looked at in each pass
 
 
