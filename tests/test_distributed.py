@@ -69,43 +69,49 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 import dataeff as de
 
-folder, lost_at = Path(sys.argv[1]), int(sys.argv[2])
-distributed.init_process_group("gloo")
-rank = distributed.get_rank()
 corpus = de.corpus.open([[(i * 7 + j) % 32 for j in range(17)] for i in range(60)])
 seqlen = de.pacing.linear(4, 16, steps=16, multiple=2)
-pace = de.paced(de.pacing.linear(20, 60, steps=18))
-curriculum = de.Curriculum(de.index.open(folder / "index"), {"m": pace})
-sampler = de.samplers.curriculum(curriculum, batch_size=6, seed=3)
 
 def collate(samples):
     step = samples.batch.step
     return step, list(samples.batch), de.transforms.truncate(torch.stack(samples), seqlen(step) + 1)
 
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Embedding(32, 8), torch.nn.Linear(8, 32)).double()
-parallel = DistributedDataParallel(model)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-if (folder / "checkpoint.pt").exists():
-    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    for name, part in (("model", model), ("optimizer", optimizer), ("sampler", sampler)):
-        part.load_state_dict(checkpoint[name])
+def main():
+    folder, lost_at = Path(sys.argv[1]), int(sys.argv[2])
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    pace = de.paced(de.pacing.linear(20, 60, steps=18))
+    curriculum = de.Curriculum(de.index.open(folder / "index"), {"m": pace})
+    sampler = de.samplers.curriculum(curriculum, batch_size=6, seed=3)
 
-loader = DataLoader(corpus.dataset(), batch_sampler=sampler, collate_fn=collate, num_workers=2)
-for step, ids, tokens in loader:
-    logits = parallel(tokens[:, :-1])
-    torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
-    if step == lost_at:
-        os.kill(os.getpid(), 9)  # in the middle of the step, all processes at once
-    optimizer.step()
-    optimizer.zero_grad()
-    with open(folder / f"{distributed.get_world_size()}-{rank}.txt", "a") as file:
-        print(step, tokens.shape[1] - 1, *ids, file=file)
-    if rank == 0:
-        checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save(checkpoint | {"sampler": sampler.state_dict(step + 1)}, folder / "beside.pt")
-        os.replace(folder / "beside.pt", folder / "checkpoint.pt")
-distributed.destroy_process_group()
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(32, 8), torch.nn.Linear(8, 32)).double()
+    parallel = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    if (folder / "checkpoint.pt").exists():
+        checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+        for name, part in (("model", model), ("optimizer", optimizer), ("sampler", sampler)):
+            part.load_state_dict(checkpoint[name])
+
+    options = {"num_workers": 2, "multiprocessing_context": "forkserver"}  # a fork may copy a lock of gloo's
+    loader = DataLoader(corpus.dataset(), batch_sampler=sampler, collate_fn=collate, **options)
+    for step, ids, tokens in loader:
+        logits = parallel(tokens[:, :-1])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        if step == lost_at:
+            os.kill(os.getpid(), 9)  # in the middle of the step, all processes at once
+        optimizer.step()
+        optimizer.zero_grad()
+        with open(folder / f"{distributed.get_world_size()}-{rank}.txt", "a") as file:
+            print(step, tokens.shape[1] - 1, *ids, file=file)
+        if rank == 0:
+            checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(checkpoint | {"sampler": sampler.state_dict(step + 1)}, folder / "beside.pt")
+            os.replace(folder / "beside.pt", folder / "checkpoint.pt")
+    distributed.destroy_process_group()
+
+if __name__ == "__main__":
+    main()
 """
 
 

@@ -29,7 +29,11 @@ class Trained:
 
 def load(sampler):
     return DataLoader(
-        de.corpus.with_batch(train.ROWS), batch_sampler=sampler, collate_fn=train.collate, num_workers=2
+        de.corpus.with_batch(train.ROWS),
+        batch_sampler=sampler,
+        collate_fn=train.collate,
+        num_workers=2,
+        multiprocessing_context="forkserver",  # a fork may copy a lock that gloo's threads hold
     )
 
 
