@@ -126,7 +126,8 @@ WRITING = [
 @pytest.mark.parametrize("metric", WRITING, ids=["per_sample", "batched", "score", "fit"])
 def test_a_metric_that_writes_into_tokens_is_told_to_copy_them(metric, tmp_path):
     """Others would be of what it wrote."""
-    corpus, words = from_samples([[3, 1, 2]]), r"writes into the tokens \(.*read-only\); copy them first: tok"
+    corpus = from_samples([[3, 1, 2]])
+    words = r"writes into the tokens \(.*read-only\); copy them first: tokens.copy"
     with pytest.raises(ValueError, match=words):
         metric(corpus)
     with pytest.raises(ValueError, match=f"'mine', .*, {words}"):
