@@ -490,7 +490,11 @@ if rank == 0:
 again = search("node")
 assert again.probes == whole.probes and again.resumed.startswith("2 of the probes are from")
 distributed.barrier()
-refused = ("node", 128, "is of another search: end is 64 there and 128 here"), ("file", 64, "exists")
+refused = (
+    ("node", 128, "is of another search: end is 64 there and 128 here"),
+    ("file", 64, "exists"),
+    ("else", 64 + rank, "end is 64 on the first rank and 65 on rank 1; expected the same search"),
+)
 for out, end, said in refused:
     if rank == 0:
         (folder / "file0").touch()

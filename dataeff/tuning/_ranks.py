@@ -1,7 +1,7 @@
-"""What the first rank does for all."""
+"""What the first rank does for all, and what all must be asked alike."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from torch import distributed
 
@@ -38,3 +38,22 @@ def _tried(make: Callable[[], _Made]) -> tuple[_Made | None, Exception | None]:
         return make(), None
     except Exception as error:
         return None, error
+
+
+def same_on_all(asked: Mapping[str, Any]) -> None:
+    """Raise ValueError, on every rank, unless all ranks ask for the same: they would wait for each other.
+
+    Examples:
+        >>> same_on_all({"end": 64})
+    """
+    if world_size_or_own() == 1:
+        return
+    told: list[Any] = [None] * world_size_or_own()
+    distributed.all_gather_object(told, dict(asked))
+    for rank, own in enumerate(told):
+        for name, value in told[0].items():
+            if own[name] != value:
+                raise ValueError(
+                    f"{name} is {value!r} on the first rank and {own[name]!r} on rank {rank}; "
+                    "expected the same search on every rank"
+                )

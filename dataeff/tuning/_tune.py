@@ -15,7 +15,7 @@ from dataeff._distributed import rank_or_own
 from dataeff.tuning import _log
 from dataeff.tuning._config import Config
 from dataeff.tuning._probe import Probe, ProbeError, run
-from dataeff.tuning._ranks import from_first
+from dataeff.tuning._ranks import from_first, same_on_all
 from dataeff.tuning._search import Search
 from dataeff.tuning._source import source
 from dataeff.tuning._tuned import Tuned, conclude
@@ -49,8 +49,8 @@ def tune(
     finished probe is repeated, one that was interrupted is. What was taken from it is said (`resumed`). A log
     of another source of the probe, by a hash of its file, is refused.
 
-    Where torch.distributed is initialized, all ranks call this, and their probes must give the same losses on
-    every rank. Only the first rank reads and writes the log; it tells the others what is in it.
+    Where torch.distributed is initialized, all ranks call this alike, and their probes must give the same
+    losses on every rank. Only the first rank reads and writes the log; it tells the others what is in it.
 
     Args:
         probe: trains as a `Config` says and gives pairs of step and validation loss in nats, always at full
@@ -71,7 +71,8 @@ def tune(
 
     Raises:
         ProbeError: the probe raised, or gave what is no curve. The finished ones are in the log.
-        ValueError: grids that do not rise below the end, or a log of another search or source.
+        ValueError: grids that do not rise below the end, a log of another search or source, or ranks that ask
+            for different searches.
 
     Examples:
         >>> import tempfile
@@ -100,6 +101,7 @@ def tune(
         raise ValueError(f"probe is {probe!r}; expected a function of a Config")
     path, first = Path(out) / _log.NAME, rank_or_own() == 0
     settings = _log.settings_of(search, source(probe))
+    same_on_all({name: settings[name] for name in settings if name != "script"} | {"anyway": anyway})
     with ExitStack() as held:
         probes = from_first(partial(_finished, path, settings, held))
         resumed = len(probes)
