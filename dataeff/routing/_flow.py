@@ -14,11 +14,11 @@ from dataeff.routing._adapters import (
     arguments,
     heads,
     is_packed,
-    padding,
     torch_heads,
     travel,
     without_cache,
 )
+from dataeff.routing._choose import choose
 from dataeff.routing._given import Given, Moved, entries, given_to, refuse_written
 from dataeff.routing._inputs import first_tensor, hidden_states, vocabulary_ids, whole_input
 from dataeff.routing._outputs import hidden_of, with_hidden
@@ -247,43 +247,11 @@ class Flow:
             return None
         if looks:
             self._look(given)
-        chosen = own.chosen or self._choose(given, own)
+        place = self._places[given.name] + len(self._places) * own.call
+        chosen = own.chosen or choose(self.route, given, own, place=place, tokens=self._tokens)
         back = x if self._scope != "input" else None
         inside = self._inside[given.name] = _Inside(back, chosen.take(x), chosen, seq, [])
         return inside
-
-    def _choose(self, given: Given, own: Pass) -> Chosen:
-        name, layer, x, values = given.name, given.layer, given.x, given.values
-        batch, seq = x.shape[:2]
-        asked: dict[str, Any] = {}
-        if "key" in self._wants:
-            asked["key"] = self.route.seed, own.moment, self._places[name] + len(self._places) * own.call
-        if "first_row" in self._wants:
-            asked["first_row"] = self.route.rank * batch
-        if "device" in self._wants:
-            asked["device"] = x.device
-        if "hidden" in self._wants:
-            asked["hidden"] = x
-        if "valid" in self._wants:
-            asked["valid"] = padding(values, batch, seq)
-        if "tokens" in self._wants:
-            asked["tokens"] = self._tokens_of(batch, seq)
-        if "gate" in self._wants:
-            asked["gate"] = getattr(layer, type(self.route.router).__name__)
-        if "state" in self._wants:
-            asked["state"] = self.route._state
-        chosen = self.route.router(batch, seq, own.keep, **asked)
-        return chosen if isinstance(chosen, Chosen) else Chosen(chosen)
-
-    def _tokens_of(self, batch: int, seq: int) -> Tensor:
-        tokens = self._tokens
-        if tokens is None or tuple(tokens.shape) != (batch, seq):
-            got = "none that can be told" if tokens is None else f"{tuple(tokens.shape)}"
-            raise ValueError(
-                f"{self.route.router!r} needs the vocabulary ids of ({batch}, {seq}) tokens; the model was "
-                f"called with {got}: give them as input_ids=, or as its first argument"
-            )
-        return tokens
 
     def _travel(self, argument: str, value: Any, kept: Kept, moved: list[Moved]) -> Any:
         compiling = torch.compiler.is_compiling()  # it cannot compare others
