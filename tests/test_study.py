@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.benchmarks.study import _again, _page, _study, _tables, _timed, _tuned, _verdict, _work
 from tests.benchmarks.study import _analysis as analysis
-from tests.benchmarks.study import _page, _study, _tables, _timed, _tuned, _verdict, _work
 from tests.benchmarks.study.__main__ import main
 
 
@@ -134,6 +134,25 @@ def test_every_run_ends_as_it_did_on_another_machine(whole):
         if before["versions"]["python"] != now["versions"]["python"]:
             pytest.skip(f"the text is of Python {before['versions']['python']}")
         assert analysis.loss(now) == pytest.approx(analysis.loss(before), abs=5e-4)
+
+
+def test_a_run_is_trained_again_and_both_losses_are_noted(whole, tmp_path, monkeypatch, capsys):
+    """Whatever is committed of it; what was noted before stays."""
+    monkeypatch.setattr(_work, "TABLES", tmp_path)
+    monkeypatch.setattr(_again, "PATH", tmp_path / "again.json")
+    own = ["again", "gpt", "voc-100-1", "--size", "toy", "--out", str(tmp_path)]
+    assert main(own) == 2
+    assert "gpt_toy has no finished run voc-100-1" in capsys.readouterr().err
+    _work.collect(_study.load("gpt", "toy"), whole, tmp_path)
+    assert main([*own[:2], "vok-100-1", *own[3:]]) == 2
+    assert "gpt_toy has no run vok-100-1; expected one as baseline-100-1" in capsys.readouterr().err
+    _again.PATH.write_text('[{"run": "earlier"}]')
+    assert main(own) == 0
+    earlier, now = json.loads(_again.PATH.read_text())
+    assert earlier == {"run": "earlier"}
+    assert (now["study"], now["run"]) == ("gpt_toy", "voc-100-1")
+    assert now["loss"] == now["before"]["loss"]
+    assert f"{now['loss']:.4f} before, {now['loss']:.4f} now" in capsys.readouterr().out
 
 
 def test_results_of_other_settings_are_not_taken(whole, tmp_path):

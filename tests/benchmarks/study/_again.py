@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tests.benchmarks import record
-from tests.benchmarks.study import _work
+from tests.benchmarks.study import _text, _work
 from tests.benchmarks.study._analysis import loss
 from tests.benchmarks.study._study import Run, Study
 
@@ -44,8 +44,9 @@ def again(study: Study, run: Run, out: Path, *, stop: Callable[[], bool]) -> dic
         "before": {"date": before["date"], "machine": before["machine"], "loss": loss(before)},
         "loss": loss(result),
     }
-    others = json.loads(PATH.read_text()) if PATH.exists() else []
-    record.put(PATH, json.dumps([*others, found], indent=1) + "\n")
+    with _text.alone(out / "again"):
+        others = json.loads(PATH.read_text()) if PATH.exists() else []
+        record.put(PATH, json.dumps([*others, found], indent=1) + "\n")
     return found
 
 
