@@ -80,6 +80,8 @@ def values() -> dict[str, Callable[[], str]]:
         "gpt_savings": _if(gpt, lambda runs: _tables.savings(runs, _timed.rates(_study.load("gpt", "s")))),
         "gpt_selection": _if(gpt, _tables.selection),
         "scaling": lambda: _scaling([found[f"gpt_{size}"] for size in ("w64", "s", "w192")]),
+        "gpt_w64_table": _measured(found["gpt_w64"], LOSS | DROPPED, ()),
+        "gpt_w192_table": _measured(found["gpt_w192"], LOSS | DROPPED, ()),
         "bert_table": _measured(found["bert_s"], LOSS | ACCURACY | TIME, COSTS),
         "causal_lm_table": _measured(found["causal_lm_s"], LOSS | PERPLEXITY | TIME, COSTS),
         "sentences_table": _measured(_without(sentences, "importance"), ACCURACY | LOSS | TIME, COSTS[1:]),
