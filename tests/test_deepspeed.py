@@ -392,7 +392,8 @@ def main(folder, stage):
         "names": list(weights),
     }
     (folder / f"{rank}.json").write_text(json.dumps(result))
-    torch.distributed.destroy_process_group()  # gloo's threads would race with the interpreter's end
+    torch.distributed.destroy_process_group()
+    os._exit(0)  # threads that the engine leaves race with the interpreter's end, which may abort
 
 
 if __name__ == "__main__":
