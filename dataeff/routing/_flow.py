@@ -76,7 +76,7 @@ class Flow:
     """The step and the micro-batch that calls are counted in."""
 
     def __attrs_post_init__(self) -> None:
-        layers, self._scope, self._wants = self.route.layers, self.route._scope, self.route._wants
+        layers, self._scope = self.route.layers, self.route._scope
         self._names = {name: arguments(layer) for name, layer in layers.items()}
         self._heads = {name: (torch_heads(layer), heads(layer)) for name, layer in layers.items()}
         self._segments = _segments(layers, alone=self._scope == "layer")
@@ -118,7 +118,7 @@ class Flow:
                 self.route._meter.add("", whole)
             device = self.route._now.device if first is None else first.device
             self.route._now = self.route._now.to(device) + torch.tensor((0, 1), device=device)
-        if "tokens" in self._wants:
+        if "tokens" in self.route._wants:
             self._tokens = vocabulary_ids(arguments(model), args, kwargs)
         if first is None or compiling:
             return None
