@@ -138,17 +138,19 @@ def test_every_run_ends_as_it_did_on_another_machine(whole):
 
 def test_a_run_is_trained_again_and_both_losses_are_noted(whole, tmp_path, monkeypatch, capsys):
     """Whatever is committed of it; what was noted before stays."""
-    monkeypatch.setattr(_work, "TABLES", tmp_path)
-    monkeypatch.setattr(_again, "PATH", tmp_path / "again.json")
-    own = ["again", "gpt", "voc-100-1", "--size", "toy", "--out", str(tmp_path)]
+    own = ["again", "gpt", "voc-100-1", "--size", "toy", "--out", str(tmp_path), "--into", str(tmp_path)]
     assert main(own) == 2
-    assert "gpt_toy has no finished run voc-100-1" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"gpt_toy has no finished run voc-100-1, in {tmp_path} or in tests/bench" in told
+    assert "`run gpt --size toy --only voc-100-1` trains it first" in told
+    monkeypatch.setattr(_work, "TABLES", tmp_path)
     _work.collect(_study.load("gpt", "toy"), whole, tmp_path)
     assert main([*own[:2], "vok-100-1", *own[3:]]) == 2
     assert "gpt_toy has no run vok-100-1; expected one as baseline-100-1" in capsys.readouterr().err
-    _again.PATH.write_text('[{"run": "earlier"}]')
+    path = _again.path_of(tmp_path)
+    path.write_text('[{"run": "earlier"}]')
     assert main(own) == 0
-    earlier, now = json.loads(_again.PATH.read_text())
+    earlier, now = json.loads(path.read_text())
     assert earlier == {"run": "earlier"}
     assert (now["study"], now["run"]) == ("gpt_toy", "voc-100-1")
     assert now["loss"] == now["before"]["loss"]
@@ -186,7 +188,12 @@ def test_what_is_not_there_is_refused_by_name(tmp_path, capsys):
     assert "gpt_toy has no run like 'compsed*'; they are called as baseline-100-1" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert main(["run", "gpt", "--size", "m", "--out", str(tmp_path)]) == 2
-        assert "gpt_m is for cuda, and there is no such device here; see --device" in capsys.readouterr().err
+        assert (
+            "gpt_m is to run on cuda, and there is no such device here; see --device"
+            in capsys.readouterr().err
+        )
+    assert main(["run", "gpt", "--size", "toy", "--device", "gpu0", "--out", str(tmp_path)]) == 2
+    assert "'gpu0' is no device of torch; expected cpu or cuda" in capsys.readouterr().err
 
 
 CONFIG = """
@@ -209,6 +216,34 @@ stages = [{ arms = ["mine", "untrained"], fractions = [1.0, 1], seeds = 1 }]
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
+        ('task = "gpt"', 'task = "gtp"', "own.toml: task is 'gtp'; expected 'bert' or 'causal_lm' or 'gpt'"),
+        ('task = "gpt"', "", "own.toml lacks task"),
+        ('"python"', '"pyton"', "text is 'pyton'; expected 'gcide+reviews' or 'python'"),
+        ("length = 32", "length = 0", "settings of mine: 'length' must be > 0: 0"),
+        ("stages =", "stage =", "the size s of own lacks stages"),
+        ("seeds = 1", "seeds = 0", "a stage of own: 'seeds' must be >= 1: 0"),
+        ('["mine", "untrained"]', '"mine"', "a stage of own: arms is 'mine'; expected a list, each a text"),
+        ("[1.0, 1]", '["half"]', "fractions is ['half']; expected a list, each a number"),
+        ("[1.0, 1]", "[0.5, 0.501]", "own_s has several runs that are called mine-050-1"),
+        ('{ lengths = "truncate" }', "3", "the arm mine of own is 3; expected a table"),
+        ('lengths = "truncate"', "settings = 3", "the arm mine of own: settings is 3; expected a table"),
+        ('lengths = "truncate"', 'lengths = "trim"', "lengths 'trim', and packed windows are full; expected"),
+        (
+            'lengths = "truncate"',
+            'budget = "steps"',
+            "budget is 'steps'; expected 'tokens' or 'layer_tokens'",
+        ),
+        (
+            "width = 16",
+            "width = 16\ntune = { seqln = {} }",
+            "the search for seqln of own is for no pace; exp",
+        ),
+        ("width = 16", "width = 16\ntune = { keep = {} }", "the search for keep of own lacks arm, fraction"),
+        (
+            "width = 16",
+            'width = 16\ntune.keep = { arm = "x", fraction = 0.5, starts = [], shares = [], warmup = 1 }',
+            "the search for keep of own has the arm 'x'; expected one of baseline, mine",
+        ),
         ("lengths", "lenghts", "unknown name 'lenghts' in the arm mine of own; did you mean 'lengths'?"),
         (
             '"truncate"',
@@ -241,6 +276,77 @@ def test_a_slip_in_a_config_trains_nothing(tmp_path, monkeypatch, capsys, before
     assert not list(tmp_path.glob("own_s/*/result.json"))
 
 
+@pytest.mark.parametrize("text", ["", "{", "{}", "[1]", '{"runs": [{}]}'])
+def test_damaged_results_are_told_by_name_and_nothing_is_written_over(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.setattr(_work, "TABLES", tmp_path / "committed")
+    result, table = tmp_path / "gpt_toy" / "voc-100-1-abc" / "result.json", tmp_path / "gpt_toy.json"
+    own = ["table", "gpt", "--size", "toy", "--out", str(tmp_path), "--into", str(tmp_path)]
+    result.parent.mkdir(parents=True)
+    result.write_text(text)
+    assert main(own) == 2
+    assert f"{result} is damaged: " in (told := capsys.readouterr().err)
+    assert "restore it, or delete it" in told
+    study = _study.load("gpt", "toy")
+    run = study.runs()[0]
+    whole = made(run.arm, run.fraction, run.seed, 5.0) | {"digest": study.digest(run)}
+    result.write_text(json.dumps(whole))
+    table.write_text(text)
+    assert main(own) == 2
+    assert f"{table} is damaged: " in capsys.readouterr().err
+    assert table.read_text() == text
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", None])
+def test_a_damaged_checkpoint_is_told_by_name(tmp_path, capsys, content):
+    study, asked = _study.load("gpt", "toy"), itertools.count()
+    _work.work(study, tmp_path, stop=lambda: next(asked) > 5, only="voc-*")
+    (path,) = tmp_path.glob("gpt_toy/voc-*/checkpoint.pt")
+    path.write_bytes(path.read_bytes()[:500] if content is None else content)
+    own = ["run", "gpt", "--size", "toy", "--only", "voc-*", "--out", str(tmp_path)]
+    assert main(own) == 2
+    assert f"{path} cannot be gone on from (" in (told := capsys.readouterr().err)
+    assert "delete it and the run begins anew" in told
+    path.unlink()
+    assert main(own) == 0
+
+
+def test_what_the_committed_table_has_is_trained_where_that_is_asked(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_work, "TABLES", tmp_path)
+    _work.collect(_study.load("gpt", "toy"), whole, tmp_path)
+    own = ["run", "gpt", "--size", "toy", "--only", "voc-*", "--out", str(tmp_path / "out")]
+    assert main(own) == 0
+    assert "1 of them are in the committed table; --anew trains these, too" in capsys.readouterr().out
+    assert not list((tmp_path / "out").rglob("result.json"))
+    assert main([*own, "--anew"]) == 0
+    assert "committed" not in capsys.readouterr().out
+    assert len(list((tmp_path / "out").rglob("result.json"))) == 1
+
+
+def test_several_processes_stop_in_time_and_say_where_they_are(tmp_path):
+    own = [sys.executable, "-m", "tests.benchmarks.study", "run", "gpt", "--size", "toy", "--only", "*voc-*"]
+    own += ["--processes", "2", "--out", tmp_path]
+    ended = subprocess.run([*own, "--minutes", "0.001"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "gpt_toy: 0 of 3 runs are done\nstopped; the same command goes on" in ended.stdout
+    ended = subprocess.run(own, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.endswith("gpt_toy: 3 of 3 runs are done\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--minutes", "-5"], "argument --minutes: '-5'; expected a number above 0"),
+        (["--every", "nan"], "argument --every: 'nan'; expected a number above 0"),
+        (["--out", __file__], "is a file; expected a folder"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(capsys, given, told):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "gpt", "--size", "toy", *given])
+    assert told in capsys.readouterr().err
+
+
 def test_an_arm_of_ones_own_is_run_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(_study, "CONFIGS", tmp_path)
     (tmp_path / "own.toml").write_text(CONFIG)
@@ -253,9 +359,6 @@ def test_an_arm_of_ones_own_is_run_and_shown(tmp_path, monkeypatch, capsys):
     assert main(["table", "own", *into]) == 0
     assert "| `mine` | 100% | 1 | 5." in (shown := capsys.readouterr().out)
     assert "| `untrained` | 100% | 1 | 5." in shown, "it ends before it is measured"
-    (tmp_path / "file").touch()
-    assert main(["run", "own", "--out", str(tmp_path / "file")]) == 2
-    assert "error: " in capsys.readouterr().err
 
 
 def test_the_tuner_searches_the_beginnings_of_runs(tmp_path):

@@ -34,6 +34,19 @@ def put(path: Path, text: str) -> None:
     _files.write(path, lambda file: _files.put(file, text.encode()))
 
 
+def read(path: Path) -> Any:
+    """What a file of JSON says; ValueError that names the file if it is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, why: object) -> ValueError:
+    """The error for a file that is not as it was written."""
+    return ValueError(f"{path} is damaged: {why}; restore it, or delete it to have it made anew")
+
+
 def stamp(versions: dict[str, str] | None = None) -> dict[str, Any]:
     """When, of which code, on what kind of machine and with which versions (and those of others)."""
     return {

@@ -24,6 +24,8 @@ def made(cls: type[T], given: Mapping[str, Any], where: str) -> T:
         ...
         ValueError: unknown name 'widht' in the size s; did you mean 'width'? Known: 'width'
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where} is {given!r}; expected a table")
     fields = {field.name: field for field in attrs.fields(cls)}  # type: ignore[arg-type, misc]
     hints = typing.get_type_hints(cls)
     for key, value in given.items():
@@ -34,7 +36,10 @@ def made(cls: type[T], given: Mapping[str, Any], where: str) -> T:
     missing = [key for key, own in fields.items() if own.default is attrs.NOTHING and key not in given]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
-    return cls(**given)
+    try:
+        return cls(**given)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -42,6 +47,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, each) for each in typing.get_args(hint))
     if typing.get_origin(hint) is Literal:
         return value in typing.get_args(hint)
+    if typing.get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(each, *typing.get_args(hint)) for each in value)
+    if typing.get_origin(hint) is dict:
+        return isinstance(value, dict)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
@@ -54,5 +63,9 @@ def _said(hint: Any) -> str:
         return " or ".join(_said(each) for each in typing.get_args(hint) if each is not types.NoneType)
     if typing.get_origin(hint) is Literal:
         return " or ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) is list:
+        return f"a list, each {_said(*typing.get_args(hint))}"
+    if typing.get_origin(hint) is dict:
+        return "a table"
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
     return words.get(hint, str(hint))

@@ -18,7 +18,7 @@ class Epochs:
 
     epochs: int
     """With all of the data; a share of it is that share of the epochs."""
-    batch_size: int
+    batch_size: int = attrs.field(validator=attrs.validators.gt(0))
     learning_rate: float
     warmup: float = 0.05
     """Share of the budget over which the learning rate rises."""

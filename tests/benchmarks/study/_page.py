@@ -1,15 +1,14 @@
 """docs/evidence.md and its pictures, from page.md and the committed tables: no figure is typed by hand."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import record
+from tests.benchmarks.study import _again, _plots, _study, _tables, _timed, _tuned, _verdict, _work
 from tests.benchmarks.study import _analysis as analysis
-from tests.benchmarks.study import _plots, _study, _tables, _timed, _tuned, _verdict, _work
-from tests.benchmarks.study._again import PATH
 from tests.benchmarks.study._analysis import Result
 from tests.benchmarks.study._study import Study
 from tests.benchmarks.study._tables import Column
@@ -97,7 +96,7 @@ def values() -> dict[str, Callable[[], str]]:
             "sentences-selection",
             "Accuracy against samples back-propagated, by arm",
         ),
-        "again": lambda: _tables.again(json.loads(PATH.read_text())) if PATH.exists() else MISSING,
+        "again": _again_table,
         "gpt_arms": lambda: _tables.arms(_study.load("gpt", "s")),
         "provenance": lambda: _tables.provenance(tables),
     }
@@ -137,9 +136,14 @@ def offered(run: Result) -> int:
     return int(own["epochs"] * own.get("train", own.get("train_on")))
 
 
+def _again_table() -> str:
+    path = _again.path_of()
+    return _tables.again(record.read(path)) if path.exists() else MISSING
+
+
 def _tuned_table() -> str:
     path = _tuned.path_of(_study.load("gpt", "s"))
-    return _tables.tuned(json.loads(path.read_text())["searches"]) if path.exists() else MISSING
+    return _tables.tuned(record.read(path)["searches"]) if path.exists() else MISSING
 
 
 def _scaling(sizes: list[list[Result]]) -> str:

@@ -11,14 +11,16 @@ from torch import nn
 import dataeff as de
 from tests.benchmarks.study import _text
 
+POSITIVE = attrs.validators.gt(0)
+
 
 @attrs.frozen(kw_only=True)
 class Recipe:
     """Sizes of a step and of the paces. Shares are of the steps that the baseline takes on the same data."""
 
-    length: int
-    batch_size: int
-    tokens: int
+    length: int = attrs.field(validator=POSITIVE)
+    batch_size: int = attrs.field(validator=POSITIVE)
+    tokens: int = attrs.field(validator=POSITIVE)
     """Of a run with all of the data."""
     learning_rate: float
     warmup: float = 0.02
@@ -26,12 +28,12 @@ class Recipe:
     floor: float = 0.1
     difficulty: tuple[float, float] = (1.0, 100.0)
     """Percentiles."""
-    difficulty_share: float = 0.38
+    difficulty_share: float = attrs.field(default=0.38, validator=POSITIVE)
     seqlen_start: int = 16
-    seqlen_share: float = 0.38
+    seqlen_share: float = attrs.field(default=0.38, validator=POSITIVE)
     multiple: int = 8
     keep_start: int = 16
-    keep_share: float = 0.7
+    keep_share: float = attrs.field(default=0.7, validator=POSITIVE)
     keep_multiple: int = 16
     scaled: bool = True
     """Whether the peak of the learning rate grows as the share of the data falls."""
@@ -65,6 +67,10 @@ def parts(
     """Everything but the model and the data, as an arm says. `example` is a batch for `flops.measured`."""
     if arm["sampler"] != "shuffled":
         raise ValueError(f"the arm has the sampler {arm['sampler']!r}; only a study of classes can take it")
+    if packed and arm["lengths"] == "trim":
+        raise ValueError(
+            "the arm has lengths 'trim', and packed windows are full; expected truncate or reshape"
+        )
     steps = round(fraction * recipe.tokens / (recipe.batch_size * recipe.length))
     clock, index_seconds = clock_of(device), 0.0
     sampler: Any

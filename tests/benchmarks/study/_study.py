@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ class Arm:
     router: str | None = None
     sampler: Literal["shuffled", "importance"] = "shuffled"
     """Where there is no metric."""
-    budget: str = "tokens"
+    budget: Literal["tokens", "layer_tokens"] = "tokens"
     """The axis of the clock that the run ends on, and that its learning rate decays on."""
     rate: float = 1.0
     """A factor of the learning rate."""
@@ -41,7 +42,28 @@ class Stage:
 
     arms: list[str]
     fractions: list[float]
-    seeds: int
+    seeds: int = attrs.field(validator=attrs.validators.ge(1))
+
+
+@attrs.frozen
+class Search:
+    """Of a pace: with which starts, in tokens, and durations, as shares of the baseline's steps."""
+
+    arm: str
+    fraction: float
+    starts: list[int]
+    shares: list[float]
+    warmup: int
+
+
+@attrs.frozen
+class Config:
+    """What a file has."""
+
+    task: Literal["bert", "causal_lm", "gpt", "images", "sentences"]
+    settings: dict[str, Any]
+    arms: dict[str, Any]
+    sizes: dict[str, Any]
 
 
 @attrs.frozen
@@ -67,8 +89,8 @@ class Study:
     settings: dict[str, Any]
     arms: dict[str, Arm]
     stages: tuple[Stage, ...]
-    tune: dict[str, dict[str, Any]]
-    """Searches for paces, by what is paced: of which arm, with which starts and shares."""
+    tune: dict[str, Search]
+    """By what is paced: seqlen or keep."""
 
     def __str__(self) -> str:
         return f"{self.name}_{self.size}"
@@ -126,13 +148,13 @@ def names() -> list[str]:
 
 def sizes(name: str) -> list[str]:
     """Of a config."""
-    return list(_read(name)["sizes"])
+    return list(_read(name).sizes)
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str) -> Config:
     path = CONFIGS / f"{name}.toml"
     try:
-        return tomllib.loads(path.read_text())
+        return made(Config, tomllib.loads(path.read_text()), f"{name}.toml")
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -145,22 +167,57 @@ def load(name: str, size: str, device: str | None = None) -> Study:
     if name not in names():
         raise ValueError(f"there is no study {name!r}; expected one of {', '.join(names())}")
     text = _read(name)
-    if size not in text["sizes"]:
-        raise ValueError(f"{name} has no size {size!r}; expected one of {', '.join(text['sizes'])}")
-    own = dict(text["sizes"][size])
+    if size not in text.sizes:
+        raise ValueError(f"{name} has no size {size!r}; expected one of {', '.join(text.sizes)}")
+    own = dict(text.sizes[size])
+    if "stages" not in own:
+        raise ValueError(
+            f"the size {size} of {name} lacks stages: which arms are due, as [[sizes.{size}.stages]]"
+        )
     stages, own_device, tune = own.pop("stages"), own.pop("device", "cpu"), own.pop("tune", {})
-    arms = {arm: made(Arm, given, f"the arm {arm} of {name}") for arm, given in text["arms"].items()}
-    due = tuple(_stage(stage, arms, f"a stage of {name}") for stage in stages)
-    settings = text["settings"] | own
-    return Study(name, size, text["task"], device or own_device, settings, arms, due, tune)
+    arms = {arm: made(Arm, given, f"the arm {arm} of {name}") for arm, given in text.arms.items()}
+    study = Study(
+        name=name,
+        size=size,
+        task=text.task,
+        stages=tuple(_stage(stage, arms, f"a stage of {name}") for stage in stages),
+        tune={paced: _search(given, paced, arms, name) for paced, given in tune.items()},
+        device=device or own_device,
+        settings=text.settings | own,
+        arms=arms,
+    )
+    twice = [name for name, many in Counter(map(str, study.runs())).items() if many > 1]
+    if twice:
+        raise ValueError(
+            f"{study} has several runs that are called {twice[0]}; give their fractions in percent"
+        )
+    return study
 
 
 def _stage(given: Mapping[str, Any], arms: Mapping[str, Arm], where: str) -> Stage:
     stage = made(Stage, given, where)
     for arm in stage.arms:
-        if arm not in arms:
-            raise ValueError(f"{where} has the arm {arm!r}; expected one of {', '.join(arms)}")
+        _known(arm, arms, where)
     for fraction in stage.fractions:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"{where} has the fraction {fraction!r}; expected more than 0 and at most 1")
+        _share(fraction, where)
     return stage
+
+
+def _search(given: Mapping[str, Any], paced: str, arms: Mapping[str, Arm], name: str) -> Search:
+    where = f"the search for {paced} of {name}"
+    if paced not in ("seqlen", "keep"):
+        raise ValueError(f"{where} is for no pace; expected seqlen or keep")
+    search = made(Search, given, where)
+    _known(search.arm, arms, where)
+    _share(search.fraction, where)
+    return search
+
+
+def _known(arm: str, arms: Mapping[str, Arm], where: str) -> None:
+    if arm not in arms:
+        raise ValueError(f"{where} has the arm {arm!r}; expected one of {', '.join(arms)}")
+
+
+def _share(fraction: float, where: str) -> None:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"{where} has the fraction {fraction!r}; expected more than 0 and at most 1")

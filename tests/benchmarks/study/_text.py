@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ def load(folder: Path, *, source: str, vocabulary: int) -> Text:
                 parts[is_held_out(text)].append(text)
             sizes = [write(part, folder / name, encode) for part, name in zip(parts, PARTS, strict=True)]
             record.put(folder / "text.json", json.dumps(sizes[-1]))
-    text_bytes, tokens = json.loads((folder / "text.json").read_text())
+    text_bytes, tokens = record.read(folder / "text.json")
     train, held_out = (de.corpus.open(folder / part, format="megatron") for part in PARTS)
     return Text(folder, vocabulary, train, held_out, text_bytes / tokens)
 
@@ -64,16 +65,19 @@ def index(corpus: de.corpus.Corpus, metric: str, folder: Path) -> tuple[de.index
             start = time.process_time()
             de.index.build(corpus, [metric], out=path, progress=False)
             record.put(note, str(time.process_time() - start))
-    return de.index.open(path), float(note.read_text())
+    return de.index.open(path), float(record.read(note))
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """A folder that only one process at a time makes; the others wait for it, and find it made."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _documents(source: str) -> Iterator[str]:

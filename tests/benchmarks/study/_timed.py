@@ -1,6 +1,5 @@
 """What the arms of a study take in time, side by side: runs of other hours shared the machine unequally."""
 
-import json
 import math
 import random
 import time
@@ -39,7 +38,10 @@ def measure(
     finished = longest(study, _work.done(study, out))
     runs = {run: took for run, took in finished.items() if took > 2 * points * steps}
     if not runs:
-        raise ValueError(f"no run of {study} is finished that takes over {2 * points * steps} steps")
+        raise ValueError(
+            f"no run of {study} is finished that takes over {2 * points * steps} steps, in {out} or in the "
+            "committed table: shorter ones cannot be timed, and others are to be run first"
+        )
     setups = {run.arm: (study.setup(run, out / "data"), took) for run, took in runs.items()}
     arms, found = list(setups), {arm: list[float]() for arm in setups}
     with tqdm(total=rounds * points * len(setups), desc=f"timing {study}", unit=" points") as bar:
@@ -112,7 +114,7 @@ def rates(study: Study, folder: Path = _work.TABLES) -> dict[str, list[float]]:
     median of these means.
     """
     path = path_of(study, folder)
-    rows = json.loads(path.read_text())["arms"] if path.exists() else []
+    rows = record.read(path)["arms"] if path.exists() else []
     if not rows:
         return {}
     took = np.array([row["seconds_a_tflop"] for row in rows]) / 1e12

@@ -149,15 +149,21 @@ def _batches(sampler: Any) -> Iterator[Any]:
 
 
 def _resume(folder: Path, setup: Setup, watched: Watched) -> None:
-    state = {"run": setup.run.state_dict()}  # taking in its own, the clock starts now
     path = folder / "checkpoint.pt"
-    if path.exists():
+    if not path.exists():
+        setup.run.load_state_dict(setup.run.state_dict())  # taking in its own, the clock starts now
+        return
+    try:
         state = torch.load(path, weights_only=True)
         setup.model.load_state_dict(state["model"])
         setup.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["watched"].items():
             setattr(watched, name, value)
-    setup.run.load_state_dict(state["run"])
+        setup.run.load_state_dict(state["run"])
+    except Exception as error:  # damage may look like anything
+        why = str(error).partition("\n")[0] or type(error).__name__
+        said = f"{path} cannot be gone on from ({why}); delete it and the run begins anew"
+        raise ValueError(said) from error
 
 
 def _save(folder: Path, setup: Setup, watched: Watched) -> None:

@@ -36,7 +36,7 @@ def settings(study: Study, paced: str, start: float, duration: int) -> dict[str,
     """A start and a duration in steps as a study has them: the duration as a share of the baseline's."""
     share = round(duration / _steps(study, paced), 4)
     found = {f"{paced}_start": int(start), f"{paced}_share": share}
-    return found | ({"difficulty_share": share} if study.arms[study.tune[paced]["arm"]].metric else {})
+    return found | ({"difficulty_share": share} if study.arms[study.tune[paced].arm].metric else {})
 
 
 def _search(study: Study, paced: str, out: Path) -> dict[str, Any]:
@@ -44,17 +44,17 @@ def _search(study: Study, paced: str, out: Path) -> dict[str, Any]:
     own = study.tune[paced]
     found = de.tuning.tune(
         _Probe(study, paced, out),
-        starts=own["starts"],
-        durations=[round(share * _steps(study, paced)) for share in own["shares"]],
+        starts=own.starts,
+        durations=[round(share * _steps(study, paced)) for share in own.shares],
         end=study.settings["length"],
-        warmup=own["warmup"],
-        fraction=own["fraction"],
+        warmup=own.warmup,
+        fraction=own.fraction,
         multiple=_multiple(study, paced),
         out=out / "tune" / f"{study}_{paced}",
         progress=True,
     )
     called = settings(study, paced, found.start, found.duration) if found.pace else None
-    return {"paced": paced, "arm": own["arm"], "settings": called, **found.to_json()}
+    return {"paced": paced, "arm": own.arm, "settings": called, **found.to_json()}
 
 
 @attrs.frozen
@@ -67,19 +67,19 @@ class _Probe:
 
     def __call__(self, config: de.tuning.Config) -> Iterator[tuple[int, float]]:
         study, own = self.study, self.study.tune[self.paced]
-        arm = study.arms[own["arm"]] if config.paced else Arm()
+        arm = study.arms[own.arm] if config.paced else Arm()
         given = study.settings | settings(study, self.paced, config.start, config.duration)
         given["batch_size"] = round(given["batch_size"] * config.batch_scale)
         module = study.module()
         setup = module.setup(
             attrs.asdict(module.Settings(**given | {"scaled": False})),
             attrs.asdict(attrs.evolve(arm, rate=arm.rate * config.learning_rate_scale)),
-            fraction=own["fraction"],
+            fraction=own.fraction,
             seed=config.seed,
             data=self.out / "data",
             device=study.device,
         )
-        every = max(1, own["warmup"] // 5)
+        every = max(1, own.warmup // 5)
         yield 0, setup.measure()["validation_loss"]
         for step, _ in enumerate(_train.steps(setup), 1):
             if step % every == 0:
@@ -89,7 +89,7 @@ class _Probe:
 def _steps(study: Study, paced: str) -> int:
     """That the baseline takes on the same data."""
     own = study.settings
-    tokens = study.tune[paced]["fraction"] * own["tokens"]
+    tokens = study.tune[paced].fraction * own["tokens"]
     return round(tokens / (own["batch_size"] * own["length"]))
 
 

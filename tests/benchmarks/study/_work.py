@@ -19,19 +19,26 @@ TABLES = record.RESULTS / "study"
 
 
 def work(
-    study: Study, out: Path, *, stop: Callable[[], bool], every: float = 60.0, only: str = "*"
+    study: Study,
+    out: Path,
+    *,
+    stop: Callable[[], bool],
+    every: float = 60.0,
+    only: str = "*",
+    anew: bool = False,
 ) -> tuple[int, int]:
     """Train what is due, until all is done or `stop` says so. Gives how many runs are done, and of how many.
 
-    A run that another process is at is left to it. `only` is a pattern of the names of those to do.
+    A run that another process is at is left to it. `only` is a pattern of the names of those to do. With
+    `anew` those of the committed table are trained, too.
     """
-    runs = [run for run in study.runs() if fnmatch.fnmatch(str(run), only)]
+    runs = due(study, only)
     if not runs:
         raise ValueError(
             f"{study} has no run like {only!r}; they are called as {study.runs()[0]}, and are those of the "
             f"arms, fractions and seeds of the stages of {study.size!r} in its config"
         )
-    before = committed(study)
+    before = {} if anew else committed(study)
     for place, run in enumerate(runs, 1):
         if stop():
             break
@@ -43,19 +50,46 @@ def work(
             if mine and not (folder / "result.json").exists():
                 name = f"{run} ({place} of {len(runs)})"
                 do(study, run, folder, out / "data", stop=stop, every=every, name=name)
-    return len(done(study, out).keys() & set(runs)), len(runs)
+    return len((fresh(study, out).keys() | before.keys()) & set(runs)), len(runs)
+
+
+def due(study: Study, only: str = "*") -> list[Run]:
+    """The runs whose names are like this, in order."""
+    return [run for run in study.runs() if fnmatch.fnmatch(str(run), only)]
 
 
 def done(study: Study, out: Path) -> dict[Run, dict[str, Any]]:
-    """The results of the study as it is now: those of the committed table, and new ones in `out`."""
-    new = (json.loads(path.read_text()) for path in sorted((out / str(study)).glob("*/result.json")))
-    return _by_run(study, [*committed(study).values(), *new])
+    """The results of the study as it is now: those of the committed table, and those in `out` before them."""
+    return _by_run(study, [*committed(study).values(), *fresh(study, out).values()])
+
+
+def fresh(study: Study, out: Path) -> dict[Run, dict[str, Any]]:
+    """Those in `out` alone."""
+    paths = sorted((out / str(study)).glob("*/result.json"))
+    return _by_run(study, [row for path in paths for row in _results([record.read(path)], path)])
 
 
 def committed(study: Study) -> dict[Run, dict[str, Any]]:
     """Those of the committed table alone; none if there is no such file."""
-    path = TABLES / f"{study}.json"
-    return _by_run(study, json.loads(path.read_text())["runs"] if path.exists() else [])
+    return _by_run(study, _table(TABLES / f"{study}.json"))
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    """The results in a table; none if there is no such file."""
+    if not path.exists():
+        return []
+    found = record.read(path)
+    return _results(found.get("runs") if isinstance(found, dict) else found, path)
+
+
+def _results(rows: Any, path: Path) -> list[dict[str, Any]]:
+    """What a file has, if these are results; ValueError that names it if not."""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= KEYS for row in rows):
+        raise record.damaged(path, f"a result has {', '.join(sorted(KEYS))}, and one lacks some of it")
+    return rows
+
+
+KEYS = {"arm", "fraction", "seed", "digest", "config", "totals", "final"}
 
 
 def _by_run(study: Study, results: Iterable[dict[str, Any]]) -> dict[Run, dict[str, Any]]:
@@ -75,8 +109,7 @@ def collect(study: Study, out: Path, folder: Path = TABLES) -> Path:
     ValueError if the table there has runs of settings that the config has no more: they would be lost.
     """
     found, path = done(study, out), folder / f"{study}.json"
-    before = json.loads(path.read_text())["runs"] if path.exists() else []
-    lost = {run["digest"] for run in before} - {result["digest"] for result in found.values()}
+    lost = {run["digest"] for run in _table(path)} - {result["digest"] for result in found.values()}
     if lost:
         raise ValueError(
             f"{path} has {len(lost)} runs of settings that {study} no longer has, and they would be lost; "

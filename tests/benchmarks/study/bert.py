@@ -11,7 +11,7 @@ alternative to them), with random-LTD.
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -42,7 +42,7 @@ class Settings(Recipe):
     difficulty_share: float = 0.48
     seqlen_share: float = 0.48
     warmup: float = 0.1
-    text: str = "gcide+reviews"
+    text: Literal["gcide+reviews", "python"] = "gcide+reviews"
     vocabulary: int = 8192
     separator: int | None = None
     """A token that documents are split at."""

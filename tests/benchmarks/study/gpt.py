@@ -1,7 +1,7 @@
 """A causal language model, from nothing: the next token of packed text."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -20,7 +20,7 @@ class Settings(Recipe):
     width: int
     heads: int
     layers: int
-    text: str = "gcide+reviews"
+    text: Literal["gcide+reviews", "python"] = "gcide+reviews"
     vocabulary: int = 8192
     measured_on: int = 48
     """Held-out samples on the way, the same for all runs."""
