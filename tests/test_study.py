@@ -407,23 +407,25 @@ def test_arms_are_timed_side_by_side_and_their_runs_have_those_seconds(whole, tm
 def test_what_slows_a_round_slows_all_of_its_arms(tmp_path):
     """And an arm that has changed since, or was not timed, has no time."""
     study = _study.load("gpt", "toy")
-    one, other, changed = study.runs()[:3]
+    one, other, changed, voc = study.runs()[:4]
     rows = [
         {"arm": one.arm, "digest": study.digest(one), "seconds_a_tflop": [1.0, 2.0, 4.0]},
         {"arm": other.arm, "digest": study.digest(other), "seconds_a_tflop": [3.0, 6.0, 12.0]},
         {"arm": changed.arm, "digest": "0", "seconds_a_tflop": [5.0, 10.0, 20.0]},
+        {"arm": voc.arm, "digest": study.digest(voc), "seconds_a_tflop": [3.0, 6.0, 12.0]},
     ]
     path = _timed.path_of(study, tmp_path)
     path.parent.mkdir()
     path.write_text(json.dumps({"arms": rows}))
     rates = _timed.rates(study, tmp_path)
-    assert rates[one.arm] == pytest.approx([2e-12] * 3)
+    assert rates[one.arm] == pytest.approx([4e-12] * 3), "of both rows: its windows are as long as voc's"
+    assert rates["voc"] == rates["mtld"] == rates[one.arm]
     assert rates[other.arm] == pytest.approx([6e-12] * 3)
     assert rates["baseline_twice_rate"] == rates["baseline"], "its steps do the same work"
     assert changed.arm not in rates
     runs = [made(one.arm, 1.0, 1, 5.0, flops=10**12), made(changed.arm, 1.0, 1, 5.0)]
     timed, untimed = (run["totals"]["seconds"] for run in _timed.corrected(runs, rates))
-    assert timed == pytest.approx(2)
+    assert timed == pytest.approx(4)
     assert math.isnan(untimed)
     assert _timed.corrected(runs, {}) == runs
 
@@ -525,6 +527,13 @@ def test_seeds_without_several_shares_tell_no_factor():
     assert analysis.factor([made("a", 0.5, 9, 1.0), *LINE], "a", "tokens") is None, "there is no baseline"
     arm.append(made("a", 0.5, 2, 7.0))
     assert analysis.factor(LINE + arm, "a", "tokens").times.seeds == 1
+
+
+def test_a_factor_is_of_the_seeds_with_the_most_shares():
+    arm = [made("a", f, 1, 4.5 - math.log2(f) + 0.01) for f in (0.25, 0.5, 1.0)]
+    fewer = [made("a", f, s, 9.0) for f in (0.25, 0.5) for s in (2, 3)]
+    found = analysis.factor(LINE + arm + fewer, "a", "tokens")
+    assert (found.times.seeds, found.times.mean) == (1, pytest.approx(math.sqrt(2)))
 
 
 def test_a_seed_that_was_as_good_at_once_tells_a_bound():

@@ -172,22 +172,23 @@ class Factor:
 def factor(results: Sequence[Result], arm: str, axis: str) -> Factor | None:
     """How many times less an arm needs than the baseline with all data, to be as good; over seeds.
 
-    A seed counts if the arm was trained with it, and the best baseline with all of the data. Both are at the
-    best of their learning rates. Between runs of the arm at several shares of the data its value is linear
-    over the logarithm of the cost. The bound is ">=" where its cheapest run was as good already, "<" where
-    its dearest was not. None if no seed counts, or where runs at one share alone were not as good.
+    A seed counts if the arm was trained with it at as many shares of the data as with any, and the best
+    baseline with all. Both are at the best of their learning rates. Between runs of the arm at several shares
+    its value is linear over the logarithm of the cost. The bound is ">=" where its cheapest run was as good
+    already, "<" where its dearest was not. None if no seed counts, or where runs at one share alone were not
+    as good.
     """
     cost, found, bounds = consumed(axis), [], set()
     full = {run["seed"]: run for run in reference(results).get(1.0, [])}
     lines = _lines(alike(results, arm), cost, loss)
-    several = any(len(line) > 1 for seed, line in lines.items() if seed in full)
+    shares = max((len(line) for seed, line in lines.items() if seed in full), default=0)
     for seed, line in lines.items():
-        if seed in full and (len(line) > 1 or not several):
+        if seed in full and len(line) == shares:
             costs, values = np.log([c for c, _ in line]), np.minimum.accumulate([v for _, v in line])
             target = loss(full[seed])
             bounds.add(">=" if values[0] <= target else "<" if values[-1] > target else "")
             found.append(float(cost(full[seed]) / np.exp(np.interp(-target, -values, costs))))
-    if not found or not (several or bounds == {">="}):
+    if not found or not (shares > 1 or bounds == {">="}):
         return None
     return Factor(estimate(found), bounds.pop() if len(bounds) == 1 else "~", tuple(found))
 

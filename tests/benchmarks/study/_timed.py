@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def measure(
 ) -> Path | None:
     """Time a few steps at points of each arm's longest finished run, in turns; None if stopped.
 
-    Arms whose steps do the same work, as they differ in the learning rate alone, are timed as one. Every
+    Arms whose steps do the same work are timed as one: they differ in the learning rate alone, or, where
+    every sample is a full window, in the metric that samples are chosen by. Every
     round goes through all points of all arms, each from its middle on and the arms in another order at each,
     so that what else the machine does meets them alike. The first of the steps warms up and is not counted.
     Runs with no room for this are left out. Writes the seconds a TFLOP that each round found, by arm.
@@ -85,7 +87,10 @@ def longest(study: Study, results: dict[Run, Result]) -> dict[Run, int]:
 
 
 def _work_of(study: Study, arm: str) -> str:
-    return work_of(study.settings_of(Run(arm, 1.0, 1)))
+    config = study.settings_of(Run(arm, 1.0, 1))
+    if study.module().PACKED:
+        config["arm"]["metric"] = None
+    return work_of(config)
 
 
 def corrected(results: Iterable[Result], rates: dict[str, list[float]]) -> list[Result]:
@@ -111,7 +116,7 @@ def rates(study: Study, folder: Path = _work.TABLES) -> dict[str, list[float]]:
     """Seconds a FLOP that each round found for the arms as they are now; none if there is no such file.
 
     A round is taken by its share of the mean over arms, since all arms of one met the same machine; times the
-    median of these means.
+    median of these means. Of arms of like work it is the mean.
     """
     path = path_of(study, folder)
     rows = record.read(path)["arms"] if path.exists() else []
@@ -120,12 +125,12 @@ def rates(study: Study, folder: Path = _work.TABLES) -> dict[str, list[float]]:
     took = np.array([row["seconds_a_tflop"] for row in rows]) / 1e12
     shares = took / took.mean(0) * np.median(took.mean(0))
     due = {study.digest(run) for run in study.runs()}
-    known = {
-        _work_of(study, row["arm"]): list(own)
-        for row, own in zip(rows, shares, strict=True)
-        if row["digest"] in due
-    }
-    return {arm: known[work] for arm in study.arms if (work := _work_of(study, arm)) in known}
+    known = defaultdict(list)
+    for row, own in zip(rows, shares, strict=True):
+        if row["digest"] in due:
+            known[_work_of(study, row["arm"])].append(own)
+    works = {arm: _work_of(study, arm) for arm in study.arms}
+    return {arm: list(np.mean(known[work], 0)) for arm, work in works.items() if work in known}
 
 
 def _time(setup: _train.Setup, at: int, steps: int) -> tuple[float, int]:

@@ -26,6 +26,9 @@ from tests.benchmarks.study._bert_sentences import FineTuning, fine_tuned
 from tests.benchmarks.study._recipe import Recipe, parts, shortened
 from tests.benchmarks.study._train import Forward, Setup
 
+PACKED = False
+"""Whether every sample is a full window."""
+
 
 def _fine_tuning(given: Any) -> FineTuning:
     return given if isinstance(given, FineTuning) else FineTuning(**given)

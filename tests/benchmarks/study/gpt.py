@@ -12,6 +12,9 @@ from tests.benchmarks.study import _next_token, _text
 from tests.benchmarks.study._recipe import Recipe, parts
 from tests.benchmarks.study._train import Setup
 
+PACKED = True
+"""Whether every sample is a full window."""
+
 
 @attrs.frozen(kw_only=True)
 class Settings(Recipe):

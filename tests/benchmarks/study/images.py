@@ -14,6 +14,9 @@ from tests.benchmarks.study import _epochs, _pictures
 from tests.benchmarks.study._pictures import Labelled
 from tests.benchmarks.study._train import Setup
 
+PACKED = False
+"""Whether every sample is a full window."""
+
 
 @attrs.frozen(kw_only=True)
 class Settings(_epochs.Epochs):

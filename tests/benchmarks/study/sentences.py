@@ -15,6 +15,9 @@ from tests.benchmarks.study import _epochs, _reviews
 from tests.benchmarks.study._text import spread
 from tests.benchmarks.study._train import Setup
 
+PACKED = False
+"""Whether every sample is a full window."""
+
 
 @attrs.frozen(kw_only=True)
 class Settings(_epochs.Epochs):
