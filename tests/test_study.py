@@ -322,15 +322,12 @@ def test_what_the_committed_table_has_is_trained_where_that_is_asked(whole, tmp_
     assert len(list((tmp_path / "out").rglob("result.json"))) == 1
 
 
-def test_several_processes_stop_in_time_and_say_where_they_are(tmp_path):
-    own = [sys.executable, "-m", "tests.benchmarks.study", "run", "gpt", "--size", "toy", "--only", "*voc-*"]
-    own += ["--processes", "2", "--out", tmp_path]
-    ended = subprocess.run([*own, "--minutes", "0.001"], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert "gpt_toy: 0 of 3 runs are done\nstopped; the same command goes on" in ended.stdout
-    ended = subprocess.run(own, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.endswith("gpt_toy: 3 of 3 runs are done\n")
+def test_several_processes_stop_in_time_and_say_where_they_are(tmp_path, capfd):
+    own = ["run", "gpt", "--size", "toy", "--only", "*voc-*", "--processes", "2", "--out", str(tmp_path)]
+    assert main([*own, "--minutes", "0.001"]) == 0
+    assert "gpt_toy: 0 of 3 runs are done\nstopped; the same command goes on" in capfd.readouterr().out
+    assert main(own) == 0
+    assert capfd.readouterr().out.endswith("gpt_toy: 3 of 3 runs are done\n")
 
 
 @pytest.mark.parametrize(
