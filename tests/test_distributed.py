@@ -99,7 +99,7 @@ def main():
         logits = parallel(tokens[:, :-1])
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
         if step == lost_at:
-            os.kill(os.getpid(), 9)  # in the middle of the step, all processes at once
+            os.killpg(0, 9)  # in the middle of the step, with the processes that load its data
         optimizer.step()
         optimizer.zero_grad()
         with open(folder / f"{distributed.get_world_size()}-{rank}.txt", "a") as file:

@@ -73,7 +73,7 @@ def main(folder, run, lost_after):
         if trained.step % 4 == 0:
             accelerator.save_state(str(folder / "saved" / str(trained.step)))
         if trained.step == lost_after:
-            os.kill(os.getpid(), 9)
+            os.killpg(0, 9)  # with the processes that load its data
     if accelerator.is_main_process:
         torch.save(accelerator.unwrap_model(model).state_dict(), folder / f"{run}.pt")
 

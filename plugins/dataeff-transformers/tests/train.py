@@ -82,7 +82,7 @@ class Lost(TrainerCallback):
         if state.global_step == self.after:
             if args.world_size == 1:
                 raise KeyboardInterrupt
-            os.kill(os.getpid(), 9)
+            os.killpg(0, 9)  # with the processes that load its data
 
 
 def main(folder, run, lost_after):
