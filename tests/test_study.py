@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.benchmarks.study import _again, _page, _study, _tables, _timed, _tuned, _verdict, _work
+import dataeff as de
+from tests.benchmarks.study import _again, _page, _study, _tables, _text, _timed, _tuned, _verdict, _work
 from tests.benchmarks.study import _analysis as analysis
 from tests.benchmarks.study.__main__ import main
 
@@ -383,6 +384,16 @@ def test_a_table_is_not_written_over_runs_that_would_be_lost(whole, tmp_path):
     assert path.read_text() == before
 
 
+def test_an_index_of_other_text_is_not_taken(tmp_path):
+    one, other = (de.corpus.from_samples([np.arange(n, n + 9)] * 4 + [np.arange(9)]) for n in (0, 5))
+    _text.index(one, "vocab_rarity", tmp_path)
+    before = (tmp_path / "vocab_rarity.seconds").read_text()
+    _text.index(one, "vocab_rarity", tmp_path)
+    assert (tmp_path / "vocab_rarity.seconds").read_text() == before
+    with pytest.raises(ValueError, match="vocab_rarity"):
+        _text.index(other, "vocab_rarity", tmp_path)
+
+
 def test_a_study_without_searches_has_nothing_to_tune(tmp_path):
     study = _study.load("images", "toy")
     with pytest.raises(ValueError, match=r"images_toy has nothing to tune; its config has no .*toy.tune"):
@@ -583,9 +594,10 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
     assert _verdict.verdict(base + own) == (
         "On CPU cores (size S: 0.0 million parameters, 0.00 million tokens), the composed arm with 50% of "
         "the data does **not** reach the validation loss of the best baseline with all of it, `baseline`: "
-        "5.200 ± 0.000 against 5.020 ± 0.025 nats a token. The best of 2 settings of it does **not** reach "
-        "it. Counted as in the paper, where a token that half of the blocks process is half consumed, the "
-        "best of 2 settings reaches it, with 70% of the tokens and 50% of the FLOPs."
+        "5.200 ± 0.000 against 5.020 ± 0.025 nats a token. The best of 2 settings of it, `composed_b`, does "
+        "**not** reach it: 5.300 ± 0.000, +0.280 ± 0.025 away. Counted as in the paper, where a token that "
+        "half of the blocks process is half consumed, the best of 2 settings, `composed_b_layers`, reaches "
+        "it: 5.000 ± 0.000, with 70% of the tokens and 50% of the FLOPs."
     )
     _, _, recipe, by_tokens, by_layer = _verdict.table(base + own).splitlines()
     assert recipe.startswith("| `composed` | the paper's recipe | 12.5% | 5.200 ± 0.000 | +0.180 ± 0.025 |")
@@ -609,8 +621,8 @@ def test_a_run_that_diverged_is_told_of_and_compared_with_nothing():
         "0 of 18 evaluations on the way had a loss above the best before, and 0 of 9 runs diverged."
     )
     assert _tables.steadiness([*LINE, own, made("ltd", 1.0, 2, 5.0)]) == (
-        "2 of 22 evaluations on the way had a loss above the best before, and 1 of 11 runs diverged: "
-        "`ltd` with 100% (1 of 2)."
+        "2 of 22 evaluations on the way had a loss above the best before (`ltd` with 100% 2), and 1 of 11 "
+        "runs diverged: `ltd` with 100% (1 of 2)."
     )
 
 

@@ -45,6 +45,7 @@ def values() -> dict[str, Callable[[], str]]:
     gpt, images, images_selection, sentences = (
         found.get(name, []) for name in ("gpt_s", "images_s", "images_selection_s", "sentences_s")
     )
+    whole = analysis.reference(gpt).get(1.0, [])
     return {
         f"{name}_steadiness": _if(found.get(f"{name}_s"), _tables.steadiness) for name in _study.names()
     } | {
@@ -70,8 +71,7 @@ def values() -> dict[str, Callable[[], str]]:
             [
                 run
                 for run in gpt
-                if (run["arm"].endswith("_layers") and run["fraction"] == 0.5)
-                or (run["arm"], run["fraction"]) == (analysis.BASELINE, 1.0)
+                if (run["arm"].endswith("_layers") and run["fraction"] == 0.5) or run in whole
             ],
             lambda runs: _tables.measures(runs, LOSS | DROPPED | TOKENS | TIME),
         ),
@@ -82,7 +82,7 @@ def values() -> dict[str, Callable[[], str]]:
         "gpt_w64_table": _measured(found["gpt_w64"], LOSS | DROPPED, ()),
         "gpt_w192_table": _measured(found["gpt_w192"], LOSS | DROPPED, ()),
         "bert_table": _measured(found["bert_s"], LOSS | ACCURACY | TIME, COSTS),
-        "causal_lm_table": _measured(found["causal_lm_s"], LOSS | PERPLEXITY | TIME, COSTS),
+        "causal_lm_table": _measured(found["causal_lm_s"], LOSS | PERPLEXITY | WORK, COSTS[:2]),
         "sentences_table": _measured(_without(sentences, "importance"), ACCURACY | LOSS | TIME, COSTS[1:]),
         "images_table": _measured(images, ACCURACY | LOSS | TIME, COSTS[1:]),
         "images_picture": _picture(images, "images", "Accuracy against time, by arm"),
@@ -105,9 +105,11 @@ def values() -> dict[str, Callable[[], str]]:
 LOSS = {"loss": Column(analysis.loss)}
 ACCURACY = {"accuracy": Column(analysis.final("accuracy"), ".1%")}
 BITS = {"bits per byte": Column(analysis.final("bits_per_byte"))}
-TIME = {
+WORK = {
     "steps": Column(analysis.consumed("steps"), ",.0f", interval=False),
     "TFLOPs": Column(lambda run: run["totals"]["flops"] / 1e12, ".1f", interval=False),
+}
+TIME = WORK | {
     "seconds": Column(analysis.consumed("seconds"), ".0f", interval=False),
 }
 TOKENS = {

@@ -36,13 +36,20 @@ def steadiness(results: Sequence[Result]) -> str:
     rises = sum(run["fluctuations"] for run in results)
     looks = sum(len(run["curve"]) for run in results)
     diverged = sum(run["diverged"] for run in results)
+    by = analysis.grouped(results).items()
+    rose = [
+        f"{titled(arm)} with {fraction:.0%} {many}"
+        for (arm, fraction), runs in by
+        if (many := sum(run["fluctuations"] for run in runs))
+    ]
     which = [
-        f"{titled(arm)} with {fraction:.0%} ({sum(run['diverged'] for run in runs)} of {len(runs)})"
-        for (arm, fraction), runs in analysis.grouped(results).items()
-        if any(run["diverged"] for run in runs)
+        f"{titled(arm)} with {fraction:.0%} ({many} of {len(runs)})"
+        for (arm, fraction), runs in by
+        if (many := sum(run["diverged"] for run in runs))
     ]
     return (
-        f"{rises} of {looks} evaluations on the way had a loss above the best before, and {diverged} of "
+        f"{rises} of {looks} evaluations on the way had a loss above the best before"
+        f"{' (' * bool(rose)}{', '.join(rose)}{')' * bool(rose)}, and {diverged} of "
         f"{len(results)} runs diverged{': ' * bool(which)}{', '.join(which)}."
     )
 
@@ -122,6 +129,7 @@ def scaling(sizes: Sequence[Sequence[Result]], arm: str = "composed") -> str:
     rows = [("parameters", "seeds", "baseline", f"{title}, 50%", f"{title}, 100%", "times less data")]
     x: list[int] = []
     y: list[float] = []
+    means: list[float] = []
     bounds = ""
     for results in sizes:
         baselines = [run for run in results if run["arm"] in RATES]
@@ -132,6 +140,7 @@ def scaling(sizes: Sequence[Sequence[Result]], arm: str = "composed") -> str:
             return ""
         x += [results[0]["parameters"]] * len(own.values)
         y += own.values
+        means.append(own.times.mean)
         bounds += own.bound
         shares = sorted(by, key=lambda key: key[1])
         losses = (
@@ -142,7 +151,9 @@ def scaling(sizes: Sequence[Sequence[Result]], arm: str = "composed") -> str:
         return f"{markdown(rows)}\n\nA bound is no point of a line, so there is none."
     return (
         f"{markdown(rows)}\n\nWith ten times the parameters, embeddings among them, the factor changes by "
-        f"{signed(analysis.slope(x, y))}: least squares over {len(x)} pairs of size and seed, 95% interval."
+        f"{signed(analysis.slope(x, y))}: least squares over {len(x)} pairs of size and seed, 95% interval. "
+        "That takes seeds for sizes; of the "
+        f"{len(means)} means alone it is {signed(analysis.slope(list(dict.fromkeys(x)), means), '.1f')}."
     )
 
 

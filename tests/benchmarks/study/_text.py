@@ -57,13 +57,20 @@ PARTS = ("train", "held_out")
 
 
 def index(corpus: de.corpus.Corpus, metric: str, folder: Path) -> tuple[de.index.Index, float]:
-    """The index of a corpus by one metric, kept in `folder`, and the seconds of CPU that it took to build."""
+    """The index of a corpus by one metric, kept in `folder`, and the seconds of CPU that it took to build.
+
+    ValueError if the folder has one of another corpus.
+    """
     path, note = folder / metric, folder / f"{metric}.seconds"
     with alone(folder):
-        if not note.exists():
+        timed = note.exists()
+        if not timed:
             shutil.rmtree(path, ignore_errors=True)  # a build that was not timed to its end
-            start = time.process_time()
-            de.index.build(corpus, [metric], out=path, progress=False)
+        start = time.process_time()
+        de.index.build(
+            corpus, [metric], out=path, progress=False
+        )  # nothing, if it is there and of this corpus
+        if not timed:
             record.put(note, str(time.process_time() - start))
     return de.index.open(path), float(record.read(note))
 

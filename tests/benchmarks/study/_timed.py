@@ -2,7 +2,6 @@
 
 import math
 import random
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,11 +29,10 @@ def measure(
     """Time a few steps at points of each arm's longest finished run, in turns; None if stopped.
 
     Arms whose steps do the same work are timed as one: they differ in the learning rate alone, or, where
-    every sample is a full window, in the metric that samples are chosen by. Every
-    round goes through all points of all arms, each from its middle on and the arms in another order at each,
-    so that what else the machine does meets them alike. The first of the steps warms up and is not counted.
-    Runs with no room for this are left out. Writes the seconds a TFLOP that each round found, by arm.
-    ValueError if there is no such run.
+    every sample is a full window, in how samples are chosen. Every round goes through all points of all
+    arms, each from its middle on and the arms in another order at each, so that what else the machine does
+    meets them alike. The first of the steps warms up and is not counted. Runs with no room for this are left
+    out. Writes the seconds a TFLOP that each round found, by arm. ValueError if there is no such run.
     """
     torch.set_num_threads(1)
     finished = longest(study, _work.done(study, out))
@@ -89,7 +87,7 @@ def longest(study: Study, results: dict[Run, Result]) -> dict[Run, int]:
 def _work_of(study: Study, arm: str) -> str:
     config = study.settings_of(Run(arm, 1.0, 1))
     if study.module().PACKED:
-        config["arm"]["metric"] = None
+        config["arm"]["metric"] = config["settings"]["difficulty_share"] = None
     return work_of(config)
 
 
@@ -134,12 +132,12 @@ def rates(study: Study, folder: Path = _work.TABLES) -> dict[str, list[float]]:
 
 
 def _time(setup: _train.Setup, at: int, steps: int) -> tuple[float, int]:
-    """Seconds of the process and FLOPs of some steps, after one at `at`."""
+    """Seconds by the run's clock and FLOPs of some steps, after one at `at`."""
     sampler, clock = (setup.run.parts[part] for part in ("sampler", "clock"))
     sampler.load_state_dict(sampler.state_dict() | {"step": at})
     training = _train.steps(setup)
     next(training)
-    flops, began = clock.flops, time.process_time()
+    flops, began = clock.flops, clock.seconds
     for _ in range(steps):
         next(training)
-    return time.process_time() - began, clock.flops - flops
+    return clock.seconds - began, clock.flops - flops

@@ -39,7 +39,11 @@ def verdict(found: Sequence[Result]) -> str:
         f"{_loss(recipe.held.own)} against {recipe.held.base} nats a token."
     ]
     if tokens:
-        said.append(f"The best of {tokens.settings} settings of it {SAID[tokens.held.reached]} it.")
+        said.append(
+            f"The best of {tokens.settings} settings of it, {titled(tokens.arm)}, "
+            f"{SAID[tokens.held.reached]} it: {_loss(tokens.held.own)}, "
+            f"{signed(tokens.held.difference)} away."
+        )
     if layers:
         own = analysis.grouped(found)[layers.arm, 0.5]
         tokens_share, flops_share = (
@@ -49,7 +53,8 @@ def verdict(found: Sequence[Result]) -> str:
         )
         said.append(
             "Counted as in the paper, where a token that half of the blocks process is half consumed, the "
-            f"best of {layers.settings} settings {SAID[layers.held.reached]} it, with {tokens_share:.0%} of "
+            f"best of {layers.settings} settings, {titled(layers.arm)}, {SAID[layers.held.reached]} it: "
+            f"{_loss(layers.held.own)}, with {tokens_share:.0%} of "
             f"the tokens and {flops_share:.0%} of the FLOPs."
         )
     return " ".join(said)
