@@ -1,10 +1,8 @@
 """The text that models are pretrained on: a dictionary and film reviews, tokens and what is held out."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +13,7 @@ import attrs
 import numpy as np
 
 import dataeff as de
+from dataeff import _files
 from tests import realdata
 from tests.benchmarks import record
 
@@ -67,9 +66,7 @@ def index(corpus: de.corpus.Corpus, metric: str, folder: Path) -> tuple[de.index
         if not timed:
             shutil.rmtree(path, ignore_errors=True)  # a build that was not timed to its end
         start = time.process_time()
-        de.index.build(
-            corpus, [metric], out=path, progress=False
-        )  # nothing, if it is there and of this corpus
+        de.index.build(corpus, [metric], out=path, progress=False)  # one that is there is only checked
         if not timed:
             record.put(note, str(time.process_time() - start))
     return de.index.open(path), float(record.read(note))
@@ -79,12 +76,8 @@ def index(corpus: de.corpus.Corpus, metric: str, folder: Path) -> tuple[de.index
 def alone(folder: Path) -> Iterator[None]:
     """A folder that only one process at a time makes; the others wait for it, and find it made."""
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with _files.locked(folder):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _documents(source: str) -> Iterator[str]:
