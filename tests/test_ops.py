@@ -1,6 +1,7 @@
 """The token operations against their plain meaning: every path, bit for bit."""
 
 import functools
+import importlib.util
 import json
 import os
 import subprocess
@@ -29,6 +30,7 @@ SHAPES = [
     (0, 5, 2),
     (2, 5, 0),
     (2, 0, 4),
+    (70, 5, 3),
 ]
 DTYPES = [
     torch.float64,
@@ -315,6 +317,21 @@ def test_a_batch_of_ids_alone_may_be_mapped(device):
     x, ids = some((3, 6, 2), torch.float32, device), rows(4, 6, 2).to(device)
     out = torch.vmap(ops.gather_tokens, (None, 0))(x, ids)
     assert torch.equal(out, torch.stack([reference.gather(x, own.expand(3, -1)) for own in ids]))
+
+
+def test_a_mode_that_knows_no_tensors_but_its_own():
+    with FakeTensorMode():
+        x, y, ids = torch.zeros(2, 6, 4), torch.zeros(2, 3, 4), torch.zeros(2, 3).long()
+        assert ops.gather_tokens(x, ids).shape == y.shape
+        assert ops.scatter_tokens(x, y, ids).shape == x.shape
+
+
+def test_what_is_imported_without_autograd_serves_autograd():
+    spec = importlib.util.find_spec(_layout.__name__)
+    fresh = importlib.util.module_from_spec(spec)
+    with torch.inference_mode():
+        spec.loader.exec_module(fresh)
+    assert not fresh.rows(torch.zeros(2, 3).long(), 2).is_inference()
 
 
 # Several axes

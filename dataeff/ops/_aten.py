@@ -29,7 +29,7 @@ def gather(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         if x.stride(0) == batch * x.stride(1):
             return _take(x.flatten(0, 1), (ids * batch + rows).contiguous()).transpose(0, 1)
         return x[ids.contiguous(), rows].transpose(0, 1)
-    return x[_rows(ids, batch), ids]
+    return x[_layout.rows(ids, batch), ids]
 
 
 def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -46,7 +46,7 @@ def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> torch.Tensor
     if trained and y.numel() >= _MANY and x.stride(0) == seq * x.stride(1):
         places = _layout.places(ids.long(), batch, seq).view(-1)
         return x.flatten(0, 1).index_copy(0, places, y.flatten(0, 1)).view(x.shape)
-    return x.index_put((_rows(ids, batch), ids), y)
+    return x.index_put((_layout.rows(ids, batch), ids), y)
 
 
 def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> None:
@@ -60,11 +60,7 @@ def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> None:
     """
     if x.dtype in _layout.STORED_AS:
         x, y = _layout.stored(x), _layout.stored(y)
-    x.index_put_((_rows(ids, x.shape[0]), ids), y)
-
-
-def _rows(ids: torch.Tensor, batch: int) -> torch.Tensor:
-    return torch.arange(batch, device=ids.device).unsqueeze(1)
+    x.index_put_((_layout.rows(ids, x.shape[0]), ids), y)
 
 
 def _take(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

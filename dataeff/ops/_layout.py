@@ -35,7 +35,26 @@ def places(ids: torch.Tensor, batch: int, seq: int) -> torch.Tensor:
     """
     if batch == 1:
         return ids if ids.dim() == 2 else ids.unsqueeze(0)
-    return torch.arange(0, batch * seq, max(seq, 1), device=ids.device).unsqueeze(1) + ids
+    return torch.add(ids, rows(ids, batch), alpha=seq)
+
+
+with torch.inference_mode(False):  # whoever imports it, autograd may keep them
+    _ROWS = tuple(torch.arange(batch, device="cpu").unsqueeze(1) for batch in range(65))
+
+
+def rows(ids: torch.Tensor, batch: int) -> torch.Tensor:
+    """The number of each row, beside `ids` on their device. (batch, 1) int64.
+
+    To make it takes as long as a small move; so those of usual batches are there, where they are seen by no
+    compiler and no mode that wants tensors of its own.
+
+    Examples:
+        >>> rows(torch.tensor([[0, 2], [1, 2]]), 2).tolist()
+        [[0], [1]]
+    """
+    if batch < len(_ROWS) and ids.is_cpu and type(ids) is torch.Tensor and not torch.compiler.is_compiling():
+        return _ROWS[batch]
+    return torch.arange(batch, device=ids.device).unsqueeze(1)
 
 
 STORED_AS = {
