@@ -141,6 +141,32 @@ def test_every_path_moves_what_indexing_moves(path, shape, dtype):
             assert equal(own, put)
 
 
+@pytest.mark.parametrize("shape", [(3, 40, 70), (70, 5, 3), (2, 6), (1, 9, 4), (4, 200, 250)])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("device", [ON_CPU, ON_CUDA])
+def test_tokens_first_is_rows_first_turned(device, shared, shape):
+    batch, seq, *rest = shape
+    keep = seq - seq // 3
+    ids = rows(1 if shared else batch, seq, keep).to(device)
+    x, y = some(shape, torch.float32, device), some((batch, keep, *rest), torch.float32, device, seed=1)
+    each = ids.expand(batch, -1)
+    gathered, put = reference.gather(x, each), reference.scatter(x, y, each)
+    of_x = reference.scatter(torch.ones_like(x), torch.zeros_like(y), each)  # which of its tokens stay
+    ids = ids[0] if shared else ids
+    for own in layouts(x):
+        turned, new = own.transpose(0, 1).requires_grad_(), y.transpose(0, 1).clone().requires_grad_()
+        out = ops.gather_tokens(turned, ids, batch_first=False)
+        assert equal(out.detach().transpose(0, 1), gathered)
+        (grad,) = torch.autograd.grad(out.sum(), turned)
+        assert equal(grad.transpose(0, 1), 1 - of_x)
+        out = ops.scatter_tokens(turned, new, ids, batch_first=False)
+        assert equal(out.detach().transpose(0, 1), put)
+        grad, for_new = torch.autograd.grad(out.sum(), (turned, new))
+        assert equal(grad.transpose(0, 1), of_x) and equal(for_new, torch.ones_like(new))
+        ops.scatter_tokens_(turned.detach(), new.detach(), ids, batch_first=False)
+        assert equal(own, put)
+
+
 @pytest.mark.parametrize("seq_first", [False, True])
 def test_the_reference_says_what_it_means(seq_first):
     x, y, ids = some((2, 5, 3), torch.int64), some((2, 2, 3), torch.int64, seed=1), rows(2, 5, 2)
@@ -331,7 +357,7 @@ def test_what_is_imported_without_autograd_serves_autograd():
     fresh = importlib.util.module_from_spec(spec)
     with torch.inference_mode():
         spec.loader.exec_module(fresh)
-    assert not fresh.rows(torch.zeros(2, 3).long(), 2).is_inference()
+    assert not fresh.index(torch.zeros(2, 3).long(), True)[0].is_inference()
 
 
 # Several axes

@@ -8,10 +8,10 @@ import torch
 
 from dataeff.ops import _layout
 
-_MANY = 2**16  # numbers moved, from which the backward pass of index_copy is faster than that of index_put
+_MANY = 2**16  # numbers moved, from which index_copy is faster than index_put
 
 
-def gather(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+def gather(x: torch.Tensor, ids: torch.Tensor, batch_first: bool = True) -> torch.Tensor:
     """`reference.gather`, in the layout of `x`.
 
     Examples:
@@ -19,37 +19,37 @@ def gather(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         [[10, 30]]
     """
     if x.dtype in _layout.STORED_AS:
-        return gather(_layout.stored(x), ids).view(x.dtype)
-    batch, seq = x.shape[:2]
-    if x.stride(0) == seq * x.stride(1) or batch == 1:  # the first two axes can be seen as one
-        return _take(x.flatten(0, 1), _layout.places(ids, batch, seq))
-    if _layout.is_sequence_major(x):
-        x, ids = x.transpose(0, 1), ids.expand(batch, -1).t()
-        rows = torch.arange(batch, device=ids.device)
-        if x.stride(0) == batch * x.stride(1):
-            return _take(x.flatten(0, 1), (ids * batch + rows).contiguous()).transpose(0, 1)
-        return x[ids.contiguous(), rows].transpose(0, 1)
-    return x[_layout.rows(ids, batch), ids]
+        return gather(_layout.stored(x), ids, batch_first).view(x.dtype)
+    if _layout.is_turned(x):
+        return gather(x.transpose(0, 1), ids, not batch_first).transpose(0, 1)
+    if ids.dim() == 1:
+        return x.index_select(1 if batch_first else 0, ids)
+    if _layout.is_one(x):
+        return _take(x.flatten(0, 1), _layout.places(ids, x.shape, batch_first))
+    outer, inner = _layout.index(ids, batch_first)
+    return x[outer.contiguous(), inner]  # in the order of memory
 
 
-def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """`reference.scatter`, in the layout of `x`.
+def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bool = True) -> torch.Tensor:
+    """`reference.scatter`; rows, or places, lie together as in `x`.
 
     Examples:
         >>> scatter(torch.zeros(1, 3), torch.tensor([[1.0, 2.0]]), torch.tensor([[0, 2]])).tolist()
         [[1.0, 0.0, 2.0]]
     """
     if x.dtype in _layout.STORED_AS:
-        return scatter(_layout.stored(x), _layout.stored(y), ids).view(x.dtype)
-    batch, seq = x.shape[:2]
-    trained = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
-    if trained and y.numel() >= _MANY and x.stride(0) == seq * x.stride(1):
-        places = _layout.places(ids.long(), batch, seq).view(-1)
+        return scatter(_layout.stored(x), _layout.stored(y), ids, batch_first).view(x.dtype)
+    if _layout.is_turned(x):
+        return scatter(x.transpose(0, 1), y.transpose(0, 1), ids, not batch_first).transpose(0, 1)
+    if ids.dim() == 1:
+        return x.index_copy(1 if batch_first else 0, ids.long(), y)
+    if y.numel() >= _MANY and _layout.is_one(x):
+        places = _layout.places(ids, x.shape, batch_first).flatten().long()
         return x.flatten(0, 1).index_copy(0, places, y.flatten(0, 1)).view(x.shape)
-    return x.index_put((_layout.rows(ids, batch), ids), y)
+    return x.index_put(_layout.index(ids, batch_first), y)
 
 
-def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> None:
+def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bool = True) -> None:
     """`reference.scatter` into `x` itself.
 
     Examples:
@@ -60,11 +60,14 @@ def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> None:
     """
     if x.dtype in _layout.STORED_AS:
         x, y = _layout.stored(x), _layout.stored(y)
-    x.index_put_((_layout.rows(ids, x.shape[0]), ids), y)
+    if ids.dim() == 1:
+        x.index_copy_(1 if batch_first else 0, ids.long(), y)
+    else:
+        x.index_put_(_layout.index(ids, batch_first), y)
 
 
 def _take(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """(N, ...) and (I, J) -> (I, J, ...)."""
     if rows.dim() == 2 and not rows.is_complex():  # what torch.embedding knows: index_select in fewer calls
         return torch.embedding(rows, places)
-    return rows.index_select(0, places.view(-1)).view(*places.shape, *rows.shape[1:])
+    return rows.index_select(0, places.flatten()).view(*places.shape, *rows.shape[1:])

@@ -69,10 +69,13 @@ def replacement(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first
         ...
         ValueError: y is torch.float32 of shape (1, 3) on cpu; expected torch.float32 of shape (1, 2) ...
     """
-    shape, given, own = x.shape, y.shape, ids.shape
-    usual = batch_first and len(own) == 2 <= len(shape) and given == (*own, *shape[2:]) and own[0] == shape[0]
+    shape, own = x.shape, ids.shape
+    if not 1 <= len(own) <= 2 <= len(shape):
+        tokens(x, ids, batch_first)  # says what is wrong
+    expected = (shape[0], own[-1], *shape[2:]) if batch_first else (own[-1], *shape[1:])
     if (
-        usual
+        y.shape == expected
+        and (len(own) == 1 or own[0] == shape[0 if batch_first else 1])
         and x.is_cpu
         and y.is_cpu
         and ids.is_cpu
@@ -82,7 +85,6 @@ def replacement(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first
     ):
         return  # all that follows holds; asking it again takes long beside a small move
     tokens(x, ids, batch_first)
-    expected = (shape[0], ids.shape[-1], *shape[2:]) if batch_first else (ids.shape[-1], *shape[1:])
     if y.shape != expected or y.dtype != x.dtype or y.device != x.device:
         raise ValueError(
             f"y is {y.dtype} of shape {tuple(y.shape)} on {y.device}; expected {x.dtype} of shape {expected} "

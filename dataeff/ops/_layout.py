@@ -1,16 +1,28 @@
 """How rows of tokens lie in memory."""
 
+from collections.abc import Sequence
+
 import torch
 
 
-def is_sequence_major(x: torch.Tensor) -> bool:
-    """Whether the tokens of different rows lie side by side, as in (S, B, C) seen as (B, S, C).
+def is_turned(x: torch.Tensor) -> bool:
+    """Whether the second axis lies outside of the first in memory, as in (S, B, C) seen as (B, S, C).
 
     Examples:
-        >>> is_sequence_major(torch.zeros(3, 2, 4)), is_sequence_major(torch.zeros(2, 3, 4).transpose(0, 1))
+        >>> is_turned(torch.zeros(3, 2, 4)), is_turned(torch.zeros(2, 3, 4).transpose(0, 1))
         (False, True)
     """
     return x.stride(0) < x.stride(1) and x.shape[0] > 1
+
+
+def is_one(x: torch.Tensor) -> bool:
+    """Whether the first two axes can be seen as one.
+
+    Examples:
+        >>> is_one(torch.zeros(3, 2, 4)), is_one(torch.zeros(3, 5, 4)[:, :2])
+        (True, False)
+    """
+    return x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1)
 
 
 def empty(x: torch.Tensor, keep: int) -> torch.Tensor:
@@ -21,40 +33,57 @@ def empty(x: torch.Tensor, keep: int) -> torch.Tensor:
         (4, 8, 1)
     """
     batch, rest = x.shape[0], x.shape[2:]
-    if is_sequence_major(x):
+    if is_turned(x):
         return x.new_empty((keep, batch, *rest)).transpose(0, 1)
     return x.new_empty((batch, keep, *rest))
 
 
-def places(ids: torch.Tensor, batch: int, seq: int) -> torch.Tensor:
-    """`ids` as places on the first two axes of (B, S, ...) as one. (B, K) or (K,) -> (B, K).
+def places(ids: torch.Tensor, shape: Sequence[int], batch_first: bool) -> torch.Tensor:
+    """`ids` (B, K) on the first two axes of `shape` as one: (B, K), or (K, B) for (S, B, ...).
 
     Examples:
-        >>> places(torch.tensor([[0, 2], [1, 2]]), 2, 3).tolist()
+        >>> places(torch.tensor([[0, 2], [1, 2]]), (2, 3), True).tolist()
         [[0, 2], [4, 5]]
+        >>> places(torch.tensor([[0, 2], [1, 2]]), (3, 2), False).tolist()
+        [[0, 3], [4, 5]]
     """
-    if batch == 1:
-        return ids if ids.dim() == 2 else ids.unsqueeze(0)
-    return torch.add(ids, rows(ids, batch), alpha=seq)
+    if not batch_first:
+        return torch.add(_rows(ids, batch_first), ids.t(), alpha=shape[1])
+    return ids if shape[0] == 1 else torch.add(ids, _rows(ids, batch_first), alpha=shape[1])
+
+
+def index(ids: torch.Tensor, batch_first: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """What picks the tokens `ids` (B, K) of (B, S, ...), or of (S, B, ...).
+
+    Examples:
+        >>> torch.eye(3)[index(torch.tensor([[0, 1], [1, 2]]), True)].tolist()
+        [[1.0, 0.0], [1.0, 0.0]]
+    """
+    rows = _rows(ids, batch_first)
+    return (rows, ids) if batch_first else (ids.t(), rows)
 
 
 with torch.inference_mode(False):  # whoever imports it, autograd may keep them
-    _ROWS = tuple(torch.arange(batch, device="cpu").unsqueeze(1) for batch in range(65))
+    _NUMBERS = tuple(torch.arange(batch, device="cpu") for batch in range(65))
+    _COLUMNS = tuple(numbers.unsqueeze(1) for numbers in _NUMBERS)
 
 
-def rows(ids: torch.Tensor, batch: int) -> torch.Tensor:
-    """The number of each row, beside `ids` on their device. (batch, 1) int64.
+def _rows(ids: torch.Tensor, batch_first: bool) -> torch.Tensor:
+    """The number of each row, on the device of `ids`. (B, 1), or (B,), int64.
 
     To make it takes as long as a small move; so those of usual batches are there, where they are seen by no
     compiler and no mode that wants tensors of its own.
-
-    Examples:
-        >>> rows(torch.tensor([[0, 2], [1, 2]]), 2).tolist()
-        [[0], [1]]
     """
-    if batch < len(_ROWS) and ids.is_cpu and type(ids) is torch.Tensor and not torch.compiler.is_compiling():
-        return _ROWS[batch]
-    return torch.arange(batch, device=ids.device).unsqueeze(1)
+    batch = ids.shape[0]
+    if (
+        batch < len(_NUMBERS)
+        and ids.is_cpu
+        and type(ids) is torch.Tensor
+        and not torch.compiler.is_compiling()
+    ):
+        return (_COLUMNS if batch_first else _NUMBERS)[batch]
+    numbers = torch.arange(batch, device=ids.device)
+    return numbers.unsqueeze(1) if batch_first else numbers
 
 
 STORED_AS = {

@@ -28,12 +28,10 @@ def gather_tokens(x: torch.Tensor, ids: torch.Tensor, *, batch_first: bool = Tru
         tensor([[1., 3.]])
     """
     _checks.tokens(x, ids, batch_first)
-    if not batch_first:
-        return gather_tokens(x.transpose(0, 1), ids).transpose(0, 1)
-    if x.is_cuda and _for_kernels():
-        moved: torch.Tensor = torch.ops.dataeff.gather_tokens(x, ids)
-        return moved
-    return _aten.gather(x, ids)
+    if not (x.is_cuda and _for_kernels()):
+        return _aten.gather(x, ids, batch_first)
+    moved: torch.Tensor = torch.ops.dataeff.gather_tokens(_turned(x, batch_first), ids)
+    return _turned(moved, batch_first)
 
 
 def scatter_tokens(
@@ -58,12 +56,12 @@ def scatter_tokens(
         tensor([[1., 0., 2.]])
     """
     _checks.replacement(x, y, ids, batch_first)
-    if not batch_first:
-        return scatter_tokens(x.transpose(0, 1), y.transpose(0, 1), ids).transpose(0, 1)
-    if x.is_cuda and _for_kernels():
-        moved: torch.Tensor = torch.ops.dataeff.scatter_tokens(x, y, ids)
-        return moved
-    return _aten.scatter(x, y, ids)
+    if not (x.is_cuda and _for_kernels()):
+        return _aten.scatter(x, y, ids, batch_first)
+    moved: torch.Tensor = torch.ops.dataeff.scatter_tokens(
+        _turned(x, batch_first), _turned(y, batch_first), ids
+    )
+    return _turned(moved, batch_first)
 
 
 def scatter_tokens_(
@@ -86,12 +84,10 @@ def scatter_tokens_(
     _checks.replacement(x, y, ids, batch_first)
     if not x.is_contiguous():
         _checks.apart(x)
-    if not batch_first:
-        scatter_tokens_(x.transpose(0, 1), y.transpose(0, 1), ids)
-    elif x.is_cuda and _for_kernels() and not torch.compiler.is_compiling():
-        _library.Write.apply(x, y, ids)  # type: ignore[no-untyped-call]
+    if x.is_cuda and _for_kernels() and not torch.compiler.is_compiling():
+        _library.Write.apply(_turned(x, batch_first), _turned(y, batch_first), ids)  # type: ignore[no-untyped-call]
     else:
-        _aten.write(x, y, ids)
+        _aten.write(x, y, ids, batch_first)
     return x
 
 
@@ -130,6 +126,10 @@ def gather_axes(x: torch.Tensor, ids: torch.Tensor, axes: Sequence[int]) -> torc
         else:
             where.append(torch.arange(x.shape[axis], device=x.device).view(view))
     return x[tuple(where)]
+
+
+def _turned(x: torch.Tensor, batch_first: bool) -> torch.Tensor:
+    return x if batch_first else x.transpose(0, 1)
 
 
 def _for_kernels() -> bool:
