@@ -781,6 +781,128 @@ def test_samples_that_are_taken_for_tokens_are_noticed():
     assert route.kept()["1"].shape == (8, 4)
 
 
+class Windows(nn.Module):
+    """Attention of tokens whose places are the same modulo 4, after so many that are in all windows."""
+
+    def __init__(self, prefix):
+        super().__init__()
+        self.qkv, self.prefix = nn.Linear(16, 48), prefix
+
+    def forward(self, x):
+        first, rest = x.split([self.prefix, x.shape[1] - self.prefix], dim=1)
+        q, k, v = self.qkv(rest).unflatten(1, (-1, 4)).unflatten(-1, (3, 16)).permute(3, 0, 2, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1, 2)
+        return x + torch.cat([first, y], dim=1)
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_interleaved_windows_are_noticed(prefix):
+    model = nn.Sequential(*[Windows(prefix) for _ in range(3)])
+    attach(model, keep=8 + prefix, seed=1)
+    with pytest.raises(ValueError, match="layer '1' knows by itself where its tokens stand"):
+        model(torch.randn(2, 16 + prefix, 16))
+
+
+class Biased(nn.Module):
+    """Two heads, each with a table of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(16, 48)
+
+    def forward(self, x, table):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, table)
+        return x + y.transpose(1, 2).flatten(2)
+
+
+class WithTable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Biased() for _ in range(3))
+
+    def forward(self, x, table):
+        for layer in self.layers:
+            x = layer(x, table)
+        return x
+
+
+def test_heads_that_are_taken_for_samples_are_noticed():
+    model, table = WithTable(), torch.randn(2, SEQ, SEQ)
+    route = attach(model, keep=4, seed=1, token_args={"table": (-2, -1)})
+    with pytest.raises(ValueError, match=r"layer 'layers.1' makes .* as the batch, 2, .* value\[None\]"):
+        model(torch.randn(2, SEQ, 16), table)
+    with pytest.raises(ValueError, match="'table' has shape .* no batch axis of 3 or 1"):
+        model(torch.randn(3, SEQ, 16), table)
+    for fine in (2, 3):
+        model(torch.randn(fine, SEQ, 16), table[None])
+        assert route.kept()["layers.1"].shape == (fine, 4)
+
+
+def test_a_layer_that_fails_on_fewer_tokens_is_told_of_by_name():
+    class Pairs(nn.Module):
+        def forward(self, x):
+            return x.unflatten(1, (-1, 2)).mean(dim=(1, 2), keepdim=True).flatten(1, 2) + x
+
+    model = nn.Sequential(*[Pairs() for _ in range(3)])
+    attach(model, keep=5, seed=1)
+    with pytest.raises(
+        ValueError, match=r"layer '1' takes 12 tokens, and not 5 of them \(RuntimeError: .*leave it out"
+    ):
+        model(torch.randn(2, SEQ, 4))
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_all_samples_may_keep_the_same_tokens_in_training(in_place):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(*[nn.Linear(8, 8) for _ in range(4)]).double(), torch.randn(3, SEQ, 8).double()
+    route = attach(model, router=random_ltd(shared=True), keep=5, seed=1, in_place=in_place)
+    (own,) = torch.autograd.grad(model(x).square().sum(), model[0].weight)
+    kept = {name: ids[0].long() for name, ids in route.kept().items()}
+    route.remove()
+    y = model[0](x)
+    for name in ("1", "2"):
+        y = y.index_copy(1, kept[name], model[int(name)](y[:, kept[name]]))
+    (expected,) = torch.autograd.grad(model[3](y).square().sum(), model[0].weight)
+    torch.testing.assert_close(own, expected)
+
+
+class Attention(nn.Linear):
+    pass
+
+
+class Halves(nn.Module):
+    """Blocks as many have them: of two modules in a list, or one after the other."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers, self.norms = nn.ModuleList(layers), nn.ModuleList(nn.LayerNorm(8) for _ in range(8))
+
+
+def test_blocks_that_are_never_called_or_of_several_classes_are_not_passed_over():
+    halves = [kind(8, 8) for _ in range(4) for kind in (Attention, nn.Linear)]
+    with pytest.raises(ValueError, match="'layers' is of Attention and Linear; name them: attach"):
+        attach(Halves(halves), keep=4, seed=1)
+    lists = Halves(nn.ModuleList([Attention(8, 8), nn.Linear(8, 8)]) for _ in range(4))
+    with pytest.raises(ValueError, match="'layers' is of ModuleList, which are never called; name them"):
+        attach(lists, keep=4, seed=1)
+    with pytest.raises(ValueError, match=r"layer 'layers.1' is a ModuleList, which is never called; name"):
+        attach(lists, keep=4, seed=1, layers=[lists.layers[1]])
+    parts = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), *[encoder()])
+    assert list(attach(parts, keep=4, seed=1).layers) == ["4.layers.1", "4.layers.2"]
+
+
+def encoder():
+    block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    return nn.TransformerEncoder(block, 4, enable_nested_tensor=False)
+
+
+def test_a_part_of_a_block_is_told_of():
+    model = encoder()
+    with pytest.warns(UserWarning, match=r"layer 'layers.1.linear1' is a part of 'layers.1'. If its input"):
+        attach(model, keep=4, seed=1, layers=[model.layers[1].linear1])
+
+
 def test_what_layers_add_to_a_list_or_a_dict_is_not_lost():
     Context = collections.namedtuple("Context", "scale places")
 

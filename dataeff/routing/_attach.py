@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from dataeff.pacing import axis, constant
 from dataeff.routing._flow import Flow
 from dataeff.routing._hook import Hook, Ride
 from dataeff.routing._route import Route
-from dataeff.routing._stack import blocks, is_batch_first, siblings
+from dataeff.routing._stack import blocks, is_batch_first, parts, siblings
 
 
 def attach(
@@ -96,6 +97,12 @@ def attach(
     named = _named(model, list(layers) if layers is not None else blocks(model, ends))
     for name, layer in named.items():
         _check_layer(name, layer, token_args or {})
+    for name, block in parts(model, list(named.values())).items():
+        warnings.warn(
+            f"layer {name!r} is a part of {block!r}. If its input is added to its output outside of it, "
+            "tokens that bypass it count twice: name whole blocks",
+            stacklevel=2,
+        )
     pace = keep if callable(keep) else constant(whole("keep", keep, low=1))
     by_clock = axis(pace) != "steps"
     if by_clock and clock is None:
@@ -149,6 +156,11 @@ def _check_layer(name: str, layer: nn.Module, token_args: Mapping[str, object]) 
     """Refuse what would go wrong later, or silently."""
     if any(isinstance(hook, Hook) and hook.method == "enter" for hook in layer._forward_pre_hooks.values()):
         raise ValueError(f"layer {name!r} is routed already; remove() that route first")
+    if type(layer).forward is nn.Module.forward:
+        raise ValueError(
+            f"layer {name!r} is a {type(layer).__name__}, which is never called; name what is: "
+            "attach(..., layers=[...])"
+        )
     parameters = inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters
     if not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values()):
         for declared in set(token_args) - set(parameters):

@@ -245,10 +245,10 @@ class Flow:
             )
         if own.keep >= seq:
             return None
-        if looks:
-            self._look(given)
         place = self._places[given.name] + len(self._places) * own.call
         chosen = own.chosen or choose(self.route, given, own, place=place, tokens=self._tokens)
+        if looks:
+            self._look(given, chosen.ids)
         back = x if self._scope != "input" else None
         inside = self._inside[given.name] = _Inside(back, chosen.take(x), chosen, seq, [])
         return inside
@@ -265,8 +265,8 @@ class Flow:
         moved.append(Moved(argument, value, made, entries(made)))
         return made
 
-    def _look(self, given: Given) -> None:
-        """Refuse, before it first drops tokens, a layer that would take kept tokens for neighbours."""
+    def _look(self, given: Given, ids: Tensor) -> None:
+        """Refuse, before it first drops tokens, a layer that cannot do without the others."""
         name = given.name
         if name in self._looks.told or is_packed(given.values):
             return
@@ -274,8 +274,8 @@ class Flow:
         first, router = self.route.batch_first, self.route.router
 
         def run(x: Tensor, ids: Tensor, forward: Callable[..., Any]) -> Tensor:
-            kept = self._kept(given, ids[:1], x.shape[1])
-            taken = x.gather(1, ids.unsqueeze(-1).expand_as(x))
+            kept = self._kept(given, ids, x.shape[1])
+            taken = x.gather(1, ids.long().expand(len(x), -1).unsqueeze(-1).expand(-1, -1, x.shape[2]))
             args, kwargs = given.with_tokens(
                 self._turned(taken),
                 lambda argument, value: travel(argument, value, kept, self.route.token_args),
@@ -284,7 +284,8 @@ class Flow:
             return taken if out is None else self._turned(out)
 
         self._looks.at(
-            name, lambda: _probe.check(name, plain, given.x, run, router=router, batch_first=first)
+            name,
+            lambda: _probe.check(name, plain, given.x, run, ids=ids, router=router, batch_first=first),
         )
 
     def leave(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:

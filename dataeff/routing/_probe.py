@@ -1,7 +1,7 @@
 """Does a layer know where its tokens stand but by its arguments?"""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,27 +45,35 @@ class Looks:
 
 
 def check(
-    name: str, layer: nn.Module, hidden: Tensor, run: Run, *, router: Any = None, batch_first: bool = True
+    name: str,
+    layer: nn.Module,
+    hidden: Tensor,
+    run: Run,
+    *,
+    ids: Tensor,
+    router: Any = None,
+    batch_first: bool = True,
 ) -> bool:
     """Raise ValueError for a layer that would take kept tokens for neighbours.
 
-    Or, for a router that lets tokens see later ones, for a causal one; or for one whose samples are taken for
-    tokens. Gives whether it could be told: not where the last token's output does not depend on the other
-    tokens at all, as while weights are zero.
+    Or, for a router that lets tokens see later ones, for a causal one; for one whose samples are taken for
+    tokens; and for one that fails on the tokens `ids`, which are to enter, or to which it matters what other
+    samples keep. Gives whether it could be told: not where the last token's output does not depend on the
+    other tokens at all, as while weights are zero.
 
     All tokens but the last change places, and what goes with them too. A layer that attends, causally or not,
     gives the last token the same: it sees the same tokens. One that computes rotary positions, a window, a
     recurrence or a convolution by itself does not.
 
-    `run(hidden, ids, forward)` gives what `layer` makes of the tokens `ids`, (B, S), of hidden states
-    (B, S, C), where `forward` is called as its forward is. Layers run in evaluation mode and without
-    gradients; those of 16 bits are run in 32, which tell more.
+    `run(hidden, ids, forward)` gives what `layer` makes of the tokens `ids`, (B, K), or (1, K) for all rows,
+    of hidden states (B, S, C), where `forward` is called as its forward is. Layers run in evaluation mode and
+    without gradients; those of 16 bits are run in 32, which tell more.
 
     Examples:
-        >>> x = torch.randn(1, 5, 4)
-        >>> check("sum", nn.Identity(), x, lambda x, ids, _: x[:, ids[0]].cumsum(1))
+        >>> x, kept = torch.randn(1, 5, 4), torch.tensor([[0, 3]])
+        >>> check("sum", nn.Identity(), x, lambda x, ids, _: x[:, ids[0]].cumsum(1), ids=kept)
         True
-        >>> check("shift", nn.Identity(), x, lambda x, ids, _: x[:, ids[0]].roll(1, 1))
+        >>> check("shift", nn.Identity(), x, lambda x, ids, _: x[:, ids[0]].roll(1, 1), ids=kept)
         Traceback (most recent call last):
         ...
         ValueError: layer 'shift' knows by itself where its tokens stand: with the others in another ...
@@ -74,32 +82,64 @@ def check(
     if seq < 3 or not batch or hidden.is_meta:
         return False
     places = torch.arange(seq, device=hidden.device)
-    turned = torch.cat([places[:-1].flip(0), places[-1:]])
-    others_alike = torch.cat([places[:-1] * 0, places[-1:]])
-    orders = [places, turned, others_alike] + [places * 0] * getattr(router, "looks_ahead", False)
-    (before, after, alike, *first), share = _ends(layer, run, [(hidden, order) for order in orders])
-    noise = _noise(before[:, -1])
-    gap, reach = ((other[:, -1] - before[:, -1]).norm(dim=-1).double() for other in (after, alike))
-    if bool((gap > share * reach + noise).any()):
+    turned = _turned(places)
+    orders = [places, turned, torch.cat([places[:-1] * 0, places[-1:]])]
+    (before, after, alike), share = _ends(layer, run, hidden, *orders)
+    noise = _noise(before)
+    gap, reach = ((other - before).norm(dim=-1).double() for other in (after, alike))
+    if bool((gap > share * reach + noise)[:, -1].any()):
         raise ValueError(
             f"layer {name!r} knows by itself where its tokens stand: with the others in another order, "
             "its last token comes out differently. It would take kept tokens for neighbours (it computes "
             "positions, a window, a convolution or a recurrence). Give it positions as an argument, "
             "leave it out (layers=[...]), or, if that is meant, say attach(..., check=False)"
         )
-    tells = bool((reach > noise).any())
-    if tells and first and bool(((first[0] - before)[:, 0].norm(dim=-1) <= _noise(before[:, 0])).all()):
-        raise ValueError(
-            f"layer {name!r} is causal, and {router!r} lets tokens see later ones; take another one"
-        )
+    tells = bool((reach > noise)[:, -1].any())
+    if tells and getattr(router, "looks_ahead", False):
+        (first,), _ = _ends(layer, run, hidden, places * 0)
+        if bool(((first - before).norm(dim=-1) <= noise)[:, 0].all()):
+            raise ValueError(
+                f"layer {name!r} is causal, and {router!r} lets tokens see later ones; take another one"
+            )
     if not tells and batch > 1:
-        (mixed,), _ = _ends(layer, run, [(hidden[-1:].expand_as(hidden), places)])
-        if bool(((mixed - before)[-1].norm(dim=-1) > _noise(before[-1])).any()):
+        (mixed,), _ = _ends(layer, run, hidden[-1:].expand_as(hidden), places)
+        if bool(((mixed - before).norm(dim=-1) > noise)[-1].any()):
             raise ValueError(
                 f"layer {name!r} mixes samples and not tokens, as hidden states are laid out: say "
                 f"attach(..., batch_first={not batch_first})"
             )
+    try:
+        (own, *as_first), _ = _ends(layer, run, hidden, ids, *([ids[:1]] if len(ids) > 1 else []))
+    except ValueError:  # what cannot travel says so
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"layer {name!r} takes {seq} tokens, and not {ids.shape[1]} of them ({type(error).__name__}: "
+            f"{error}); leave it out (layers=[...]), or keep others"
+        ) from error
+    for other in as_first:
+        gap = (own - other)[0].norm(dim=-1).double()
+        if bool((gap > share * reach[0, -1] + _noise(own[0])).any()):
+            raise ValueError(
+                f"layer {name!r} makes something else of a sample's tokens where other samples keep others. "
+                f"If an argument has an axis of heads that is as long as the batch, {batch}, it is taken for "
+                "samples: give it another, as value[None] does, or let all samples keep the same: "
+                "router=random_ltd(shared=True)"
+            )
     return tells
+
+
+def _turned(places: Tensor) -> Tensor:
+    """All but the last in another order: one cycle at random, which leaves none where it was.
+
+    Examples:
+        >>> _turned(torch.arange(3)).tolist()
+        [1, 0, 2]
+    """
+    cycle = torch.randperm(len(places) - 1, generator=torch.Generator().manual_seed(0)).to(places.device)
+    turned = places.clone()
+    turned[cycle] = cycle.roll(1)
+    return turned
 
 
 def _noise(output: Tensor) -> Tensor:
@@ -107,12 +147,11 @@ def _noise(output: Tensor) -> Tensor:
     return size * (_NOISE * torch.finfo(output.dtype).eps)
 
 
-def _ends(layer: nn.Module, run: Run, inputs: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], float]:
-    """The first and the last token's output for each input, (B, 2, C); which share of a change is one."""
-    hidden = inputs[0][0]
+def _ends(layer: nn.Module, run: Run, hidden: Tensor, *orders: Tensor) -> tuple[list[Tensor], float]:
+    """The first and the last token's output in each order, (B, 2, C); which share of a change is one."""
 
     def each(forward: Callable[..., Any]) -> list[Tensor]:
-        return [run(x, order.expand(len(x), -1), forward)[:, [0, -1]] for x, order in inputs]
+        return [run(hidden, order.view(-1, order.shape[-1]), forward)[:, [0, -1]] for order in orders]
 
     half = torch.is_autocast_enabled(hidden.device.type) or hidden.dtype in _HALVES
     with torch.no_grad(), _disable_current_modes(), _evaluating(layer), _without_tf32():

@@ -62,7 +62,7 @@ class _Overwrite(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (ids,) = ctx.saved_tensors
-        passed = grad.new_zeros(()).expand(*ids.shape, *grad.shape[2:])
+        passed = grad.new_zeros(()).expand(len(grad), ids.shape[-1], *grad.shape[2:])
         return ops.scatter_tokens(grad, passed, ids), ops.gather_tokens(grad, ids), None
 
 

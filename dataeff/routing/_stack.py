@@ -14,7 +14,8 @@ def blocks(model: nn.Module, skip: tuple[int, int]) -> list[nn.Module]:
 
     Stacks are the ModuleLists and Sequentials of modules of one class. The one with the most parameters
     counts (experts inside a block are more, but smaller), and those beside it that are not much smaller.
-    Embeddings come last, however large.
+    Embeddings come last, however large. ValueError if there is none, or only one that is small beside a stack
+    of several classes, or of lists, which are never called.
 
     Examples:
         >>> model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
@@ -24,13 +25,14 @@ def blocks(model: nn.Module, skip: tuple[int, int]) -> list[nn.Module]:
     if not isinstance(skip, tuple | list) or len(skip) != 2:
         raise ValueError(f"skip is {skip!r}; expected how many blocks to leave out at either end, as (1, 1)")
     first, last = (whole("an entry of skip", number, low=0) for number in skip)
-    found = [stack[first : len(stack) - last] for stack in _towers(model, first + last)]
-    if not found:
+    towers = _towers(model, first + last)
+    odd = _passed_over(model, towers, first + last)
+    if odd or not towers:
         raise ValueError(
-            f"{type(model).__name__} has no stack of more than {first + last} like blocks; "
+            f"{type(model).__name__} has no stack of more than {first + last} like blocks{odd}; "
             "name them: attach(..., layers=[...])"
         )
-    return [block for stack in found for block in stack]
+    return [block for stack in towers for block in stack[first : len(stack) - last]]
 
 
 def named_blocks(model: nn.Module, skip: tuple[int, int] = (0, 0)) -> dict[str, nn.Module]:
@@ -78,12 +80,29 @@ def stacks(model: nn.Module) -> list[nn.ModuleList | nn.Sequential]:
     return [module for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
 
 
+def parts(model: nn.Module, layers: Sequence[nn.Module]) -> dict[str, str]:
+    """Which of `layers` are only a part of a block, and stand in no stack, by name; each with its block's.
+
+    Examples:
+        >>> block = nn.TransformerEncoderLayer(4, 2, 4, batch_first=True)
+        >>> model = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        >>> parts(model, [model.layers[0], model.layers[1].self_attn])
+        {'layers.1.self_attn': 'layers.1'}
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    alone = {id(layer) for layer in layers} - {id(block) for stack in stacks(model) for block in stack}
+    return {
+        names[id(module)]: names[id(block)]
+        for tower in _towers(model, 0)
+        for block in tower
+        for module in block.modules()
+        if id(module) in alone and module is not block
+    }
+
+
 def _towers(model: nn.Module, ends: int) -> list[list[nn.Module]]:
-    like = [list(stack) for stack in stacks(model) if len({type(block) for block in stack}) == 1]
-    like = [
-        stack for stack in like if len(stack) > ends and len({id(block) for block in stack}) == len(stack)
-    ]
-    sizes = {id(stack): sum(p.numel() for block in stack for p in block.parameters()) for stack in like}
+    like = [stack for stack in map(list, stacks(model)) if _is_alike(stack) and len(stack) > ends]
+    sizes = {id(stack): _size(stack) for stack in like}
     towers: list[list[nn.Module]] = []
     for stack in sorted(like, key=lambda stack: (isinstance(stack[0], nn.Embedding), -sizes[id(stack)])):
         inner = {id(module) for tower in towers for block in tower for module in block.modules()}
@@ -96,3 +115,34 @@ def _towers(model: nn.Module, ends: int) -> list[list[nn.Module]]:
         if not towers or beside:
             towers.append(stack)
     return [stack for stack in like if stack in towers]  # in the order of the model
+
+
+def _is_alike(stack: Sequence[nn.Module]) -> bool:
+    """Whether it is of different modules of one class, which are called."""
+    kinds = {type(block) for block in stack}
+    return len(kinds) == 1 and _are_called(stack) and len({id(block) for block in stack}) == len(stack)
+
+
+def _are_called(stack: Iterable[nn.Module]) -> bool:
+    return not any(type(block).forward is nn.Module.forward for block in stack)  # of ModuleLists, say
+
+
+def _passed_over(model: nn.Module, towers: Sequence[Sequence[nn.Module]], ends: int) -> str:
+    """Of which stack the blocks may be, if the largest tower is only a part of it or of what is beside."""
+    tower = max(towers, key=_size, default=[])
+    size = _size(tower)
+    for name, stack in model.named_modules():
+        if not isinstance(stack, nn.ModuleList | nn.Sequential) or _is_alike(list(stack)):
+            continue
+        kinds = sorted({type(block).__name__ for block in stack})
+        if len(stack) <= ends or len(kinds) == len(stack) or 2 * size >= _size(stack):
+            continue
+        inside = {id(module) for module in stack.modules()}
+        if not tower or id(tower[0]) in inside or next(tower[0].children(), None) is None:
+            said = " and ".join(kinds)
+            return f": {name!r} is of {said}" + ("" if _are_called(stack) else ", which are never called")
+    return ""
+
+
+def _size(stack: Iterable[nn.Module]) -> int:
+    return sum(p.numel() for block in stack for p in block.parameters())
