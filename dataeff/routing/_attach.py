@@ -17,7 +17,7 @@ from dataeff.pacing import axis, constant
 from dataeff.routing._flow import Flow
 from dataeff.routing._hook import Hook, Ride
 from dataeff.routing._route import Route
-from dataeff.routing._stack import blocks, is_batch_first, parts, siblings
+from dataeff.routing._stack import blocks, is_batch_first, is_called, parts, siblings
 
 
 def attach(
@@ -156,7 +156,7 @@ def _check_layer(name: str, layer: nn.Module, token_args: Mapping[str, object]) 
     """Refuse what would go wrong later, or silently."""
     if any(isinstance(hook, Hook) and hook.method == "enter" for hook in layer._forward_pre_hooks.values()):
         raise ValueError(f"layer {name!r} is routed already; remove() that route first")
-    if type(layer).forward is nn.Module.forward:
+    if not is_called(layer):
         raise ValueError(
             f"layer {name!r} is a {type(layer).__name__}, which is never called; name what is: "
             "attach(..., layers=[...])"

@@ -70,6 +70,16 @@ def siblings(model: nn.Module, layers: Sequence[nn.Module]) -> list[nn.Module]:
     return list({id(block): block for block in [*(b for stack in inside for b in stack), *layers]}.values())
 
 
+def is_called(module: nn.Module) -> bool:
+    """Whether a module has a forward, as a ModuleList has not.
+
+    Examples:
+        >>> is_called(nn.Linear(2, 2)), is_called(nn.ModuleList())
+        (True, False)
+    """
+    return getattr(module.forward, "__func__", None) is not nn.Module.forward
+
+
 def stacks(model: nn.Module) -> list[nn.ModuleList | nn.Sequential]:
     """Every ModuleList and Sequential of a model.
 
@@ -120,11 +130,8 @@ def _towers(model: nn.Module, ends: int) -> list[list[nn.Module]]:
 def _is_alike(stack: Sequence[nn.Module]) -> bool:
     """Whether it is of different modules of one class, which are called."""
     kinds = {type(block) for block in stack}
-    return len(kinds) == 1 and _are_called(stack) and len({id(block) for block in stack}) == len(stack)
-
-
-def _are_called(stack: Iterable[nn.Module]) -> bool:
-    return not any(type(block).forward is nn.Module.forward for block in stack)  # of ModuleLists, say
+    alike = len(kinds) == 1 and len({id(block) for block in stack}) == len(stack)
+    return alike and is_called(stack[0])
 
 
 def _passed_over(model: nn.Module, towers: Sequence[Sequence[nn.Module]], ends: int) -> str:
@@ -140,7 +147,9 @@ def _passed_over(model: nn.Module, towers: Sequence[Sequence[nn.Module]], ends: 
         inside = {id(module) for module in stack.modules()}
         if not tower or id(tower[0]) in inside or next(tower[0].children(), None) is None:
             said = " and ".join(kinds)
-            return f": {name!r} is of {said}" + ("" if _are_called(stack) else ", which are never called")
+            return f": {name!r} is of {said}" + (
+                "" if any(map(is_called, stack)) else ", which are never called"
+            )
     return ""
 
 
