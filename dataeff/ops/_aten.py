@@ -20,7 +20,7 @@ def gather(x: torch.Tensor, ids: torch.Tensor, batch_first: bool = True) -> torc
     """
     if x.dtype in _layout.STORED_AS:
         return gather(_layout.stored(x), ids, batch_first).view(x.dtype)
-    if _layout.is_turned(x):
+    if _turns(x):
         return gather(x.transpose(0, 1), ids, not batch_first).transpose(0, 1)
     if ids.dim() == 1:
         return x.index_select(1 if batch_first else 0, ids)
@@ -39,7 +39,7 @@ def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bo
     """
     if x.dtype in _layout.STORED_AS:
         return scatter(_layout.stored(x), _layout.stored(y), ids, batch_first).view(x.dtype)
-    if _layout.is_turned(x):
+    if _turns(x):
         return scatter(x.transpose(0, 1), y.transpose(0, 1), ids, not batch_first).transpose(0, 1)
     if ids.dim() == 1:
         return x.index_copy(1 if batch_first else 0, ids.long(), y)
@@ -64,6 +64,11 @@ def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bool
         x.index_copy_(1 if batch_first else 0, ids.long(), y)
     else:
         x.index_put_(_layout.index(ids, batch_first), y)
+
+
+def _turns(x: torch.Tensor) -> bool:
+    """Whether to work on the axes in the order of memory; a compiler finds its own."""
+    return not torch.compiler.is_compiling() and _layout.is_turned(x)
 
 
 def _take(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
