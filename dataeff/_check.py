@@ -22,7 +22,8 @@ def whole(name: str, value: object, *, low: int | None = None, high: int | None 
         ValueError: batch_size is 0; expected a whole number of at least 1
     """
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
+        # A compiler's symbol for a size is an int to it, and operator.index would make one size of it.
+        number = value if type(value) is int else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or not _within(number, low, high):

@@ -238,6 +238,17 @@ class Fixed:
         return routers.Chosen(ids, weights=scores.gather(1, ids))
 
 
+def test_sequences_of_any_length_are_compiled_once(counter):
+    gpt = made(length=32)
+    attach(gpt, keep=4, seed=7)
+    compiled = torch.compile(gpt, backend=counter, dynamic=True)
+    for length in range(8, 20):
+        compiled(torch.randint(0, 32, (4, length))).sum().backward()
+        if length == 8:
+            compilations = counter.frame_count
+    assert counter.frame_count == compilations
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")
 @pytest.mark.parametrize("first", ["attach", "compile"])
 @pytest.mark.parametrize("way", ["in place", "wrapped"])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 from torch._subclasses import FakeTensorMode
 
 from dataeff import ops, rng
@@ -310,6 +311,20 @@ def test_a_compiled_routing_has_no_break_in_its_graph(device):
         torch.testing.assert_close(out, expected)
         grads = [torch.autograd.grad(each.square().sum(), x)[0] for each in (out, expected)]
         torch.testing.assert_close(*grads)
+
+
+def test_sizes_may_be_symbols_of_a_compiler():
+    def forward(x):
+        ids = ops.sample_tokens(len(x), x.shape[1], x.shape[1] // 2, key=(7,))
+        return ops.gather_tokens(x, ids)
+
+    torch.compiler.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(forward, fullgraph=True, backend=counter, dynamic=True)
+    for seq in range(6, 20):
+        x = torch.randn(3, seq, 4)
+        assert torch.equal(compiled(x), forward(x))
+    assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 6, 2), (4, 3, 40, 60)])
