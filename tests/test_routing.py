@@ -2,6 +2,8 @@ import collections
 import copy
 import dataclasses
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -464,7 +466,7 @@ def test_a_tensor_without_a_batch_axis_needs_the_same_tokens_in_all_rows(shape):
     ids = torch.tensor([[0, 2], [1, 3]])
     with pytest.raises(
         ValueError,
-        match=r"'bias' has shape .* and no batch axis of 2 or 1, .*value\[None\].*random_ltd\(shared=True\)",
+        match=r"'bias' has shape .* and no batch axis of 2 or 1, .*value\[None(, None)?\].*random_ltd\(shared=True\)",
     ):
         travel("bias", mask, Kept(ids, 2, SEQ), declared)
     moved = travel("bias", mask, Kept(ids[:1], 2, SEQ), declared)
@@ -757,6 +759,44 @@ def test_a_layer_that_tells_nothing_yet_is_tried_again():
     with pytest.raises(ValueError, match="knows by itself"):
         model(x)
     route.remove()
+
+
+def test_two_threads_in_one_model_are_told_of():
+    entered, go = threading.Event(), threading.Event()
+
+    class Waits(nn.Linear):
+        def forward(self, x):
+            if threading.current_thread() is not threading.main_thread() and x.shape[1] == 4:
+                entered.set()
+                go.wait()
+            return super().forward(x)
+
+    model, x = nn.Sequential(*[Waits(4, 4) for _ in range(4)]), torch.randn(2, SEQ, 4)
+    route = attach(model, keep=4, seed=1, check=False)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(model, x)
+        entered.wait()
+        model(x)  # the last to begin goes on
+        go.set()
+        with pytest.raises(RuntimeError, match="two threads run this routed model at once"):
+            other.result()
+        assert pool.submit(model, x).result().shape == x.shape  # one after the other
+    assert route.kept()["1"].shape == (2, 4)
+
+
+def test_looking_at_a_layer_draws_nothing():
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return x + x.mean(1, keepdim=True) * torch.rand(())
+
+    def drawn_after(keep):
+        model = nn.Sequential(*[Noisy() for _ in range(4)])
+        attach(model, keep=keep, seed=1)
+        torch.manual_seed(5)
+        model(torch.ones(2, SEQ, 4))
+        return torch.rand(())
+
+    assert drawn_after(keep=4) == drawn_after(keep=SEQ)
 
 
 def test_samples_that_are_taken_for_tokens_are_noticed():

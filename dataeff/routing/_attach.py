@@ -66,8 +66,8 @@ def attach(
             error that names this argument.
         batch_first: False where hidden states are (S, B, C); by default as torch's own attention in the
             layers says, else True.
-        check: whether each layer is run twice, before it first drops tokens, to see that it knows the places
-            of tokens by its arguments alone.
+        check: whether each layer is tried, before it first drops tokens, to see that it knows the places of
+            tokens by its arguments alone, and that samples keep theirs apart.
         clock: what `keep` reads, when the step is set, where it is paced by another axis than steps.
 
     Returns:
@@ -114,7 +114,7 @@ def attach(
     route = Route(
         router=made,
         keep=pace,
-        seed=whole("seed", seed, low=0),
+        seed=whole("seed", seed, low=0, high=2**64 - 1),
         layers=named,
         blocks=[names[id(block)] for block in stack],
         clock=clock if by_clock else None,

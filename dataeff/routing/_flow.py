@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import attrs
@@ -74,6 +75,8 @@ class Flow:
     """Whether a training pass began and no routed layer was called yet."""
     _moment: Tensor | None = attrs.field(default=None, init=False, repr=False)
     """The step and the micro-batch that calls are counted in."""
+    _thread: int | None = attrs.field(default=None, init=False, repr=False)
+    """That began the last pass."""
 
     def __attrs_post_init__(self) -> None:
         layers, self._scope = self.route.layers, self.route._scope
@@ -94,6 +97,7 @@ class Flow:
             "_inside": {},
             "_tokens": None,
             "_awaits": False,
+            "_thread": None,
         }
 
     def begin(self, name: str, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -105,7 +109,7 @@ class Flow:
                 return self.mark(name, model, args, kwargs)
             for ride in self.route._rides:
                 ride.keep_out_of_the_graph()
-            self._awaits, self._shape = model.training, None
+            self._awaits, self._shape, self._thread = model.training, None, get_ident()
             self._passes.begin()
         self.route._kept.clear()
         self._calls.clear()
@@ -172,6 +176,7 @@ class Flow:
         if not (layer.training or self.evaluates):
             self._inside.pop(self._segments[name], None)
             return None
+        self._refuse_another_thread()
         first = self.route.batch_first
         given = given_to(name, layer, self._names[name], args, kwargs, batch_first=first)
         inside = self._into(given)
@@ -290,6 +295,8 @@ class Flow:
 
     def leave(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
         """After a layer: put its output among the tokens that bypassed it, where its segment ends."""
+        if layer.training or self.evaluates:
+            self._refuse_another_thread()
         segment = self._segments[name]
         inside = self._inside.get(segment)
         if inside is None:
@@ -312,6 +319,16 @@ class Flow:
             if self._scope != "input":
                 y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
         return with_hidden(output, self._turned(y), inside.moved)
+
+    def _refuse_another_thread(self) -> None:
+        if self._thread is None or torch.compiler.is_compiling() or in_backward():
+            return
+        if self._thread != get_ident():
+            raise RuntimeError(
+                "two threads run this routed model at once, and each would get the other's tokens: give each "
+                "a copy of the model with a route of its own (DistributedDataParallel has processes for "
+                "that), or a lock around its forward pass"
+            )
 
     def _all(self, name: str, inside: _Inside, y: Tensor) -> Tensor:
         """The hidden states that a segment began with, in the dtype that it ends with."""

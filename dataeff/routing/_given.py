@@ -117,6 +117,9 @@ def given_to(
     hidden = values.get(first)
     if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.is_nested:
         got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
-        raise ValueError(f"layer {name!r}: its first argument, {first!r}, is {got}; expected (B, S, C)")
+        raise ValueError(
+            f"layer {name!r}: its first argument, {first!r}, is {got}; expected (B, S, C). A layer of other "
+            "hidden states cannot be routed: leave it out (layers=[...])"
+        )
     x = hidden if batch_first else hidden.transpose(0, 1)
     return Given(name, layer, x, hidden, values, len(args))

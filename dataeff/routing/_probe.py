@@ -150,8 +150,12 @@ def _noise(output: Tensor) -> Tensor:
 def _ends(layer: nn.Module, run: Run, hidden: Tensor, *orders: Tensor) -> tuple[list[Tensor], float]:
     """The first and the last token's output in each order, (B, 2, C); which share of a change is one."""
 
+    def one(order: Tensor, forward: Callable[..., Any]) -> Tensor:
+        with torch.random.fork_rng([hidden.device] * hidden.is_cuda):  # what a layer draws, it draws again
+            return run(hidden, order.view(-1, order.shape[-1]), forward)[:, [0, -1]]
+
     def each(forward: Callable[..., Any]) -> list[Tensor]:
-        return [run(hidden, order.view(-1, order.shape[-1]), forward)[:, [0, -1]] for order in orders]
+        return [one(order, forward) for order in orders]
 
     half = torch.is_autocast_enabled(hidden.device.type) or hidden.dtype in _HALVES
     with torch.no_grad(), _disable_current_modes(), _evaluating(layer), _without_tf32():

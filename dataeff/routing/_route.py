@@ -86,7 +86,7 @@ class Route:
 
     @step.setter
     def step(self, step: int) -> None:
-        step = whole("step", step, low=0)
+        step = whole("step", step, low=0, high=2**63 - 1)
         if step == self._step and self.clock is None:
             return
         self._asked = self._amount(step if self.clock is None else self.clock)

@@ -45,9 +45,10 @@ class Kept(NamedTuple):
             batch_axis = 1
         rows = value.shape[batch_axis]
         if batch_axis in axes or rows not in (1, self.batch, self.batch * (self.any_heads or 1)):
+            given = "value[None, None]" if len(axes) == value.dim() == 2 else "value[None]"
             raise ValueError(
                 f"the argument {name!r} has shape {tuple(value.shape)} and no batch axis of {self.batch} or "
-                "1, but each sample keeps other tokens; give it one, as value[None] does, or let all samples "
+                f"1, but each sample keeps other tokens; give it one, as {given} does, or let all samples "
                 "keep the same: router=random_ltd(shared=True)"
             )
         ids = self.ids if rows == 1 else self.ids.repeat_interleave(rows // self.batch, 0)
@@ -185,6 +186,7 @@ RULES: dict[str, Callable[[str, Tensor, Kept], Tensor]] = {
             "position_embeddings_local",
             "rotary_pos_emb",
             "rotary_emb",
+            "rope",
             "sinusoidal_pos",
             "freqs_cis",
             "freqs",
