@@ -109,7 +109,7 @@ def given_to(
         >>> given_to("0", nn.Identity(), ["x"], (), {"x": torch.zeros(2, 3)}, batch_first=True)
         Traceback (most recent call last):
         ...
-        ValueError: layer '0': its first argument, 'x', is (2, 3); expected (B, S, C)
+        ValueError: layer '0': its first argument, 'x', is (2, 3); expected (B, S, C). A ...
     """
     at = [*names, *(f"*args[{i}]" for i in range(len(args)))]
     values = dict(zip(at, args, strict=False)) | dict(kwargs)
