@@ -100,16 +100,20 @@ def run(model, given):
     return out.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def row_of(value, b, own, axes):
-    """What an argument is for row `b` and its own tokens; without a batch axis it is everybody's."""
+def row_of(value, b, own, axes, seq):
+    """What an argument is for row `b` and its own of `seq` tokens; without a batch axis it is everybody's.
+
+    One that is shorter has no entries for the first of them.
+    """
     if isinstance(value, tuple | list):
-        return tuple(row_of(each, b, own, axes) for each in value)
+        return tuple(row_of(each, b, own, axes, seq) for each in value)
     if not isinstance(value, torch.Tensor):
         return value
     axes = (axes,) if isinstance(axes, int) else axes
     axes = [axis % value.dim() for axis in axes]
     for axis in axes:
-        value = value.index_select(axis, own) if value.shape[axis] > 1 else value
+        short = seq - value.shape[axis]
+        value = value.index_select(axis, own[short:] - short) if value.shape[axis] > 1 else value
     if 0 in axes or value.shape[0] == 1:
         return value
     each = value.shape[0] // BATCH if value.shape[0] % BATCH == 0 else 1
@@ -128,9 +132,11 @@ def alone(layer, calls, axes):
         given = dict(zip(names, args, strict=False)) | kwargs
         first, hidden = next(iter(given.items()))
         rows = []
-        for b, own in enumerate(next(calls).long()):
+        for b, own in enumerate(next(calls).long().expand(len(hidden), -1)):
             mine = {
-                name: None if "past" in name or name == "cache" else row_of(value, b, own, axes.get(name, ()))
+                name: None
+                if "past" in name or name == "cache"
+                else row_of(value, b, own, axes.get(name, ()), hidden.shape[1])
                 for name, value in given.items()
                 if name != first
             }

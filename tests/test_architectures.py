@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from dataeff.demo._model import GPT
 from dataeff.pacing import linear
+from dataeff.routers import random_ltd
 from dataeff.routing import attach
 from tests.architectures import (
     BATCH,
@@ -74,6 +75,7 @@ class Row:
     inputs: dict
     axes: dict
     keep: int = 5
+    router: object = "random_ltd"
 
 
 SIDES = {f"{side}_{what}": size for side in ("encoder", "decoder")
@@ -86,6 +88,13 @@ ROWS = {
     "bert-eager": Row(lambda: hf("bert", attn_implementation="eager"), TEXTS, TEXT),
     "vit": Row(lambda: hf("vit", **VISION), IMAGES, {}),
     "dinov2": Row(lambda: hf("dinov2", **VISION), IMAGES, {}),
+    "dinov3": Row(
+        lambda: hf("dinov3_vit", num_register_tokens=3, pos_embed_rescale=None, **VISION),
+        IMAGES,
+        {"position_embeddings": 0},
+        keep=9,
+        router=random_ltd(shared=True, prefix=4),
+    ),
     "mistral, sliding": Row(lambda: hf("mistral", sliding_window=4), TEXTS, TEXT),
     "qwen3": Row(lambda: hf("qwen3", head_dim=8), TEXTS, TEXT),
     "gpt-neox": Row(lambda: hf("gpt_neox"), TEXTS, TEXT),
@@ -143,7 +152,7 @@ def test_keeping_all_is_the_untouched_model_to_the_bit(name, kind):
 def test_each_row_is_what_it_is_alone_with_its_own_tokens(name, kind):
     row = ROWS[name]
     model, given = row.make(), row.inputs[kind]()
-    route = attach(model, keep=row.keep, seed=7)
+    route = attach(model, router=row.router, keep=row.keep, seed=7)
     out, grads = run(model, given)
     kept = route.kept()
     assert kept.keys() == route.layers.keys()
@@ -255,7 +264,8 @@ def test_it_leaves_the_model_as_it_is(name, tmp_path):
     keys = list(model.state_dict())
     expected = hidden_of(model.eval()(**given))
     model.train()
-    route = attach(model, keep=linear(2, 8, steps=3, multiple=2), seed=7)
+    pace = linear(row.keep - 3, row.keep + 3, steps=3, multiple=2)
+    route = attach(model, router=row.router, keep=pace, seed=7)
     route.step = 1
     run(model, given)
     kept = {layer: ids.clone() for layer, ids in route.kept().items()}

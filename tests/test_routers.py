@@ -94,6 +94,18 @@ def test_one_subset_bypasses_a_span_of_layers(x):
     close(model, out, model.blocks[4](put(first, ids, inner)))
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_random_ltd_keeps_a_prefix(shared):
+    router = routers.random_ltd(shared=shared, prefix=3)
+    ids = router(4, 20, 7, key=(1,))
+    assert (ids[:, :3] == torch.arange(3)).all()
+    assert len(torch.unique(ids)) > 7 or shared
+    with pytest.raises(ValueError, match="keep is 2; expected at least the prefix of 3 tokens"):
+        router(4, 20, 2, key=(1,))
+    with pytest.raises(ValueError, match="prefix is -1; expected a whole number of at least 0"):
+        routers.random_ltd(prefix=-1)
+
+
 def test_patch_dropout_drops_for_good_and_keeps_the_prefix(x):
     model = Encoder()
     route = attach(model, router=routers.patch_dropout(prefix=2), keep=5, seed=7)

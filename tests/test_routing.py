@@ -473,6 +473,17 @@ def test_a_tensor_without_a_batch_axis_needs_the_same_tokens_in_all_rows(shape):
     assert torch.equal(moved, mask[..., [0, 2], :][..., [0, 2]])
 
 
+def test_a_table_without_entries_for_the_first_tokens_needs_these_in_all_rows():
+    table = torch.arange(10 * 4).view(10, 4)
+    ids = torch.tensor([[0, 1, 4, 11]])
+    with pytest.raises(
+        ValueError, match=r"the first 2 tokens have no entry in it, router=random_ltd\(prefix=2\)"
+    ):
+        travel("cos", table, Kept(ids, 3, SEQ), {})
+    moved = travel("cos", table, Kept(ids, 3, SEQ, prefix=2), {})
+    assert torch.equal(moved, table[[2, 9]])
+
+
 def test_layers_with_tables_for_all_rows_are_served_by_shared_tokens():
     class Rotated(nn.Module):
         def forward(self, x, freqs):

@@ -4,6 +4,7 @@ import attrs
 import torch
 
 from dataeff import ops
+from dataeff._check import whole
 
 
 @attrs.frozen
@@ -20,6 +21,8 @@ class random_ltd:
     Args:
         shared: whether all samples of a batch keep the same tokens, as layers need that take tables without
             a batch axis.
+        prefix: how many tokens at the beginning are always kept: a class token, registers. Layers may take
+            rotary tables that have no entries for these.
 
     Examples:
         >>> random_ltd()(2, 8, 3, key=(1234, 0, 0, 1)).shape
@@ -29,6 +32,11 @@ class random_ltd:
     """
 
     shared: bool = attrs.field(default=False, kw_only=True, validator=attrs.validators.instance_of(bool))
+    prefix: int = attrs.field(default=0, kw_only=True)
+
+    @prefix.validator
+    def _check_prefix(self, _: object, prefix: int) -> None:
+        whole("prefix", prefix, low=0)
 
     def __call__(
         self,
@@ -42,9 +50,17 @@ class random_ltd:
         valid: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Ids of the tokens that enter, sorted. (batch or 1, keep) int32; see `ops.sample_tokens`."""
+        if keep < self.prefix:
+            raise ValueError(f"keep is {keep}; expected at least the prefix of {self.prefix} tokens")
         if self.shared:
-            valid = None if valid is None else valid.any(0, keepdim=True)
-            return ops.sample_tokens(1, seq, keep, key=("random_ltd", *key), valid=valid, device=device)
+            batch, first_row, valid = 1, 0, None if valid is None else valid.any(0, keepdim=True)
         return ops.sample_tokens(
-            batch, seq, keep, key=("random_ltd", *key), first_row=first_row, valid=valid, device=device
+            batch,
+            seq,
+            keep,
+            key=("random_ltd", *key),
+            first_row=first_row,
+            always=self.prefix,
+            valid=valid,
+            device=device,
         )

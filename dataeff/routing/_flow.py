@@ -193,7 +193,8 @@ class Flow:
 
     def _kept(self, given: Given, ids: Tensor, seq: int) -> Kept:
         own, any_heads = self._heads[given.name]
-        return Kept(ids, len(given.x), seq, own, self.route.batch_first, any_heads)
+        prefix = getattr(self.route.router, "prefix", 0)
+        return Kept(ids, len(given.x), seq, own, self.route.batch_first, any_heads, prefix)
 
     def _into(self, given: Given) -> _Inside | None:
         """What goes into a layer of what comes: (B, S, C) where a segment begins, else (B, K, C)."""

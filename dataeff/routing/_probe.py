@@ -78,12 +78,12 @@ def check(
         ...
         ValueError: layer 'shift' knows by itself where its tokens stand: with the others in another ...
     """
-    batch, seq = hidden.shape[:2]
-    if seq < 3 or not batch or hidden.is_meta:
+    (batch, seq), stay = hidden.shape[:2], getattr(router, "prefix", 0)
+    if seq < stay + 3 or not batch or hidden.is_meta:
         return False
     places = torch.arange(seq, device=hidden.device)
-    turned = _turned(places)
-    orders = [places, turned, torch.cat([places[:-1] * 0, places[-1:]])]
+    turned, like = _turned(places, stay), places.clamp(max=stay)
+    orders = [places, turned, torch.cat([like[:-1], places[-1:]])]
     (before, after, alike), share = _ends(layer, run, hidden, *orders)
     noise = _noise(before)
     gap, reach = ((other - before).norm(dim=-1).double() for other in (after, alike))
@@ -96,7 +96,7 @@ def check(
         )
     tells = bool((reach > noise)[:, -1].any())
     if tells and getattr(router, "looks_ahead", False):
-        (first,), _ = _ends(layer, run, hidden, places * 0)
+        (first,), _ = _ends(layer, run, hidden, like)
         if bool(((first - before).norm(dim=-1) <= noise)[:, 0].all()):
             raise ValueError(
                 f"layer {name!r} is causal, and {router!r} lets tokens see later ones; take another one"
@@ -129,14 +129,15 @@ def check(
     return tells
 
 
-def _turned(places: Tensor) -> Tensor:
-    """All but the last in another order: one cycle at random, which leaves none where it was.
+def _turned(places: Tensor, stay: int) -> Tensor:
+    """All but the last and the first `stay` in another order: one cycle at random, so that none stays.
 
     Examples:
-        >>> _turned(torch.arange(3)).tolist()
-        [1, 0, 2]
+        >>> _turned(torch.arange(5), 2).tolist()
+        [0, 1, 3, 2, 4]
     """
-    cycle = torch.randperm(len(places) - 1, generator=torch.Generator().manual_seed(0)).to(places.device)
+    among = len(places) - stay - 1
+    cycle = stay + torch.randperm(among, generator=torch.Generator().manual_seed(0)).to(places.device)
     turned = places.clone()
     turned[cycle] = cycle.roll(1)
     return turned

@@ -28,6 +28,18 @@ class Kept(NamedTuple):
     batch_first: bool = True
     any_heads: int | None = None
     """Of any attention in the layer."""
+    prefix: int = 0
+    """How many tokens at the beginning are always among them."""
+
+    def after_prefix(self) -> "Kept":
+        """Those after the prefix, for what has entries for these alone.
+
+        Examples:
+            >>> Kept(torch.tensor([[0, 2, 4]]), batch=1, seq=5, prefix=1).after_prefix().ids.tolist()
+            [[1, 3]]
+        """
+        ids = self.ids[:, self.prefix :] - self.prefix
+        return self._replace(ids=ids, seq=self.seq - self.prefix, prefix=0)
 
     def along(self, name: str, value: Tensor, axes: Sequence[int], *, batch_axis: int = 0) -> Tensor:
         """`value` with the kept tokens alone along `axes`; others do not count as a batch axis.
@@ -57,10 +69,10 @@ class Kept(NamedTuple):
         return ops.gather_axes(moved, ids, axes).movedim(0, batch_axis)
 
 
-def _misfit(name: str, value: Tensor, kept: Kept) -> ValueError:
+def _misfit(name: str, value: Tensor, kept: Kept, more: str = "") -> ValueError:
     return ValueError(
         f"the argument {name!r} has shape {tuple(value.shape)}, in which the {kept.seq} tokens are not to be "
-        f"found as is usual for it; declare its token axes: attach(..., token_args={{{name!r}: ...}})"
+        f"found as is usual for it; declare its token axes: attach(..., token_args={{{name!r}: ...}}){more}"
     )
 
 
@@ -125,8 +137,12 @@ def _table(name: str, value: Tensor, kept: Kept) -> Tensor:
     ]
     if len(where) > 1 and 0 in where:
         where.remove(0)
+    if not where and kept.prefix:
+        return _table(name, value, kept.after_prefix())
     if len(where) != 1:
-        raise _misfit(name, value, kept)
+        short = max((kept.seq - size for size in value.shape[:-1] if size < kept.seq), default=0)
+        entries = f"; if the first {short} tokens have no entry in it, router=random_ltd(prefix={short})"
+        raise _misfit(name, value, kept, entries * (0 < short < kept.seq - 1))
     return kept.along(name, value, where)
 
 
