@@ -516,7 +516,7 @@ def accumulated(updates, micro=4):
 def test_gradient_accumulation_resumes_with_the_batch_that_comes_next():
     run, last = accumulated(5)
     with pytest.raises(
-        ValueError, match=r"160 samples in 5 steps.* have 8.*state_dict\(step=batch.step \+ 1\)"
+        ValueError, match=r"160 samples in 5 steps.* have 40,.*state_dict\(step=batch.step \+ 1\)"
     ):
         run.state_dict()
     state = run.state_dict(step=last.step + 1)
@@ -527,6 +527,23 @@ def test_gradient_accumulation_resumes_with_the_batch_that_comes_next():
         ValueError, match="the clock is at step 5 and the sampler is at step 19; expected states of"
     ):
         resumed.load_state_dict(state | {"sampler": state["sampler"] | {"step": 19}})
+
+
+def test_gradient_accumulation_over_batches_by_tokens_asks_for_the_step():
+    lengths = [1 + 7 * i % 50 for i in range(1000)]
+    stream = shuffled(1000, batch_size=8, seed=1, steps=100)
+    budget, clock = token_budget(stream, lengths=lengths, max_tokens=256, window=4), de.Clock(timer=int)
+    run = de.compose(clock=clock, sampler=budget, length=64, batch_size=8)
+    for first, second in zip(*[iter(budget)] * 2, strict=False):
+        assert run.state_dict(step=first.step)["sampler"]["step"] == first.step
+        clock.tick(samples=first.samples + second.samples, tokens=first.tokens + second.tokens)
+        if clock.steps == 10:
+            break
+    with pytest.raises(ValueError, match=r"samples in 10 steps.*so it is further: .*step=batch.step \+ 1"):
+        run.state_dict()
+    state = run.state_dict(step=second.step + 1)
+    run.load_state_dict(state)
+    assert (budget.step, clock.samples) == (20, budget.drawn(20))
 
 
 def test_importance_is_planned_to_an_end_that_is_said():

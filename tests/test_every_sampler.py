@@ -413,6 +413,16 @@ def test_token_budgets_that_cannot_be_are_refused(options, said):
         list(token_budget(stream, **given))
 
 
+def test_a_token_budget_knows_how_many_samples_come_before_a_step():
+    sampler = token_budget(
+        shuffled(100, batch_size=12, seed=1, steps=33), lengths=LENGTHS, max_tokens=100, window=8
+    )
+    sizes = [len(batch) for batch in sampler]
+    assert [sampler.drawn(step) for step in range(len(sizes) + 1)] == [0, *np.cumsum(sizes)]
+    with pytest.raises(ValueError, match="step is -1; expected a whole number of at least 0"):
+        sampler.drawn(-1)
+
+
 def test_a_token_budget_resumes_without_planning_what_is_over(index):
     make = ROWS["token_budget"]
     sampler = make(index, seed=1)

@@ -177,14 +177,22 @@ def reached(clock: Clock, sampler: Any) -> int:
         >>> reached(Clock(steps=5, samples=40), importance(100, batch_size=8, seed=1, epochs=4))
         5
     """
-    size = getattr(sampler, "batch_size", None)
-    if size is not None and clock.samples > clock.steps * size:
+    drawn = _drawn(sampler, clock.steps)
+    if drawn is not None and clock.samples > drawn:
         raise ValueError(
-            f"the clock has counted {clock.samples:,} samples in {clock.steps:,} steps, and the sampler's "
-            f"batches have {size:,}, so it is further: with gradient accumulation, say "
+            f"the clock has counted {clock.samples:,} samples in {clock.steps:,} steps, and as many batches "
+            f"of the sampler have {drawn:,}, so it is further: with gradient accumulation, say "
             "state_dict(step=batch.step + 1) of the last batch that was trained on"
         )
     return clock.steps
+
+
+def _drawn(sampler: Any, steps: int) -> int | None:
+    """The samples of the first `steps` batches of a sampler; None if it does not say."""
+    if isinstance(sampler, token_budget):
+        return sampler.drawn(steps)
+    size = getattr(sampler, "batch_size", None)
+    return None if size is None else int(steps * size)
 
 
 def are_of_one_moment(state: Mapping[str, Any], sampler: Any) -> bool:

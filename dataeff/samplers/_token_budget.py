@@ -192,6 +192,15 @@ class token_budget(Ranked):
         self._windows.of(2**62)
         return self._windows.first(self._windows.count)
 
+    def drawn(self, step: int) -> int:
+        """How many samples are drawn before `step`, over all ranks; all of the stream beyond its last."""
+        windows, size = self._windows, self.sampler.batch_size
+        window = windows.of(whole("step", step, low=0))
+        if window is None:
+            return len(self.sampler) * size
+        begun = windows.batches(window)[: step - windows.first(window)]
+        return window * self.window * size + sum(map(len, begun))
+
     def _has(self, step: int) -> bool:
         return step >= 0 and self._windows.of(step) is not None
 
