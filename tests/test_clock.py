@@ -1,8 +1,10 @@
 """The clock: exact counts, read over ranks, stopped, saved, written to logs."""
 
+import copy
 import json
 import math
 import os
+import pickle
 
 import pytest
 import torch
@@ -117,6 +119,39 @@ def test_wall_time_runs_from_tick_to_tick_but_not_in_pauses():
     resumed = Clock(timer=lambda: 10**9 * next(times))
     resumed.load_state_dict(clock.state_dict())
     assert resumed.seconds == 6
+
+
+NOW = [0]
+
+
+def now():
+    return NOW[0]
+
+
+def pickled(clock):
+    return pickle.loads(pickle.dumps(clock))  # noqa: S301
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_the_time_of_a_copy_begins_when_it_is_made(copied):
+    NOW[0] = 10**15
+    clock = Clock(timer=now, steps=2)
+    with clock.paused():
+        other = copied(clock)
+    NOW[0] += 5
+    other.tick(samples=1, tokens=1)
+    assert (other.steps, other.state_dict()["wall_ns"]) == (3, 5)
+
+
+def test_a_clock_goes_on_where_another_machine_s_time_is_another():
+    NOW[0] = 10**15
+    content = pickle.dumps(Clock(timer=now, steps=2))
+    NOW[0] = 10**9
+    other = pickle.loads(content)  # noqa: S301
+    NOW[0] += 5
+    other.tick(samples=1, tokens=1)
+    assert other.state_dict()["wall_ns"] == 5
+    pickled(other).load_state_dict(other.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -350,6 +385,28 @@ def test_a_log_of_another_run_is_rewound_first(tmp_path, suffix):
     (moment,) = read_log(log.path)
     assert (moment["steps"], moment["loss"]) == (1, 2)
     assert math.isnan(moment["other"])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [("jsonl", '{"tokens": 100, "steps": 1}\n'), ("csv", 'exposures,tokens,steps\n"[1, 200]",100,1\n')],
+)
+def test_steps_may_stand_anywhere_in_a_line(tmp_path, suffix, text):
+    log = Log(tmp_path / f"a.{suffix}")
+    log.path.write_text(text)
+    with pytest.raises(ValueError, match="goes on to step 1, and the clock is at 0; call log.rewind"):
+        log.write(Clock())
+    if suffix == "jsonl":
+        log.write(Clock(steps=5), loss=1)
+        assert [moment["steps"] for moment in read_log(log.path)] == [1, 5]
+
+
+def test_a_log_needs_no_pread(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "pread", raising=False)  # as on Windows
+    log = Log(tmp_path / "a.jsonl")
+    for step in range(3):
+        log.write(Clock(steps=step), loss=step, exposures=list(range(20_000)))
+    assert [moment["loss"] for moment in read_log(log.path)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,8 @@ class Clock:
 
         Raises:
             ValueError: an amount that is no whole number of at least 0, one that is given twice, or a route
-                that has processed nothing. Nothing is counted then.
+                that has processed nothing. Nothing is counted then, nor where `cost` raises; but what the
+                route has counted is taken from it.
         """
         if route is not None and layer_tokens is not None:
             raise ValueError("tick has layer_tokens and a route that counts them; give one of the two")
@@ -215,6 +216,11 @@ class Clock:
         self._read = {name: whole(name, state[name], low=0) for name in COUNTED}
         self._own, self._since = none(), None if self._pauses else self._timer()
         self._given, self._ticked = set(_ALWAYS), False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy's time begins when it is made, in no pause."""
+        self.__dict__.update(state)
+        self._since, self._pauses = self._timer(), 0
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Clock):

@@ -17,6 +17,7 @@ from dataeff.clock._clock import Clock
 
 _SUFFIXES = (".jsonl", ".csv")
 _TAIL = 2**16  # bytes
+_OPEN = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
 def _as_path(path: Any) -> Path:
@@ -60,11 +61,12 @@ class Log:
             raise ValueError(f"the value {taken[0]!r} is called as a count of the clock; rename it")
         moment = counts | {name: _plain(name, value) for name, value in values.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor = os.open(self.path, _OPEN, 0o666)
         try:
             last = _last_line(descriptor, self.path)
-            self._check_order(last, clock.steps)
-            columns = self._columns(moment) if last and self.path.suffix == ".csv" else None
+            columns = self._columns() if last and self.path.suffix == ".csv" else None
+            self._check_order(_steps_in(last, columns), clock.steps)
+            self._check_columns(moment, columns)
             _append(descriptor, _text(self.path.suffix, [moment], columns).encode())
         finally:
             os.close(descriptor)
@@ -79,24 +81,23 @@ class Log:
             content = _text(self.path.suffix, kept).encode()
             _files.write(self.path, lambda file: _files.put(file, content))
 
-    def _check_order(self, last: str, steps: int) -> None:
-        first, _, _ = last.partition(",")  # steps come first, in JSON and in CSV
-        told = first.rpartition(":")[2].strip()
-        if told.isdecimal() and int(told) > steps:
+    def _check_order(self, told: int, steps: int) -> None:
+        if told > steps:
             raise ValueError(
                 f"{self.path} goes on to step {told}, and the clock is at {steps}; call log.rewind(clock) "
                 "first, also where a run begins anew, or use another file"
             )
 
-    def _columns(self, moment: Mapping[str, Any]) -> list[str]:
+    def _columns(self) -> list[str]:
         with self.path.open(encoding="utf-8-sig", newline="") as file:
-            columns = next(csv.reader(file))
-        if strange := [name for name in moment if name not in columns]:
+            return next(csv.reader(file))
+
+    def _check_columns(self, moment: Mapping[str, Any], columns: list[str] | None) -> None:
+        if columns and (strange := [name for name in moment if name not in columns]):
             raise ValueError(
                 f"{self.path} has no column {strange[0]!r}; CSV has those of its first line, "
                 f"{', '.join(columns)}: write it from the beginning, or use a .jsonl file"
             )
-        return columns
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
@@ -120,7 +121,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 def _last_line(descriptor: int, path: Path) -> str:
     """The last line of a file, after what a kill cut off was taken away; "" of an empty one."""
     size = os.fstat(descriptor).st_size
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+    if size and _read_at(descriptor, 1, size - 1) != b"\n":
         whole = _whole_lines(path).encode()
         os.ftruncate(descriptor, min(len(whole), size))
         os.write(descriptor, whole[size:])
@@ -128,8 +129,24 @@ def _last_line(descriptor: int, path: Path) -> str:
     tail, start = b"", size
     while start > 0 and tail.count(b"\n") < 2:
         start = max(0, start - _TAIL)
-        tail = os.pread(descriptor, size - start, start)
+        tail = _read_at(descriptor, size - start, start)
     return tail[tail.rfind(b"\n", 0, -1) + 1 : -1].decode(errors="replace")
+
+
+def _read_at(descriptor: int, size: int, start: int) -> bytes:
+    os.lseek(descriptor, start, os.SEEK_SET)  # Windows has no os.pread; writes append wherever this is
+    return os.read(descriptor, size)
+
+
+def _steps_in(line: str, columns: list[str] | None) -> int:
+    """The steps of a line, 0 of one that is no moment, as a heading."""
+    try:
+        cells = next(csv.reader([line])) if columns else []
+        moment = json.loads(_row(dict(zip(columns, cells, strict=False))) if columns else line)
+    except (ValueError, csv.Error, StopIteration):
+        return 0
+    steps = moment.get("steps") if isinstance(moment, dict) else None
+    return steps if isinstance(steps, int) else 0
 
 
 def _whole_lines(path: Path) -> str:
