@@ -215,13 +215,13 @@ def _plain_mix(x: int) -> int:
 
 
 def fold(keys: ArrayLike, parts: ArrayLike) -> NDArray[np.uint64]:
-    """Each of `keys` folded with the matching one of `parts` (broadcast). uint64.
+    """Each of `keys` folded with the matching one of `parts` (broadcast). uint64. ValueError for fractions.
 
     Examples:
         >>> fold(key(1234), [0, 1, 2]).tolist() == [key(1234, 0), key(1234, 1), key(1234, 2)]
         True
     """
-    keys, parts = np.asarray(keys, np.uint64), np.asarray(parts, np.uint64)
+    keys, parts = _wholes("keys", keys, np.uint64), _wholes("parts", parts, np.uint64)
     out = np.empty(np.broadcast_shapes(keys.shape, parts.shape), np.uint64)
     _fold(_flat(keys, out), _flat(parts, out), out.reshape(-1))
     return out
@@ -247,7 +247,7 @@ def permute(index: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[np.in
     """Where the keyed permutation of [0, size) sends each `index` (all three broadcast). int64.
 
     Takes no memory beyond its output at any size below 2**62. Raises ValueError for an index outside
-    [0, size).
+    [0, size), or what is no whole number.
 
     Examples:
         >>> sorted(permute([0, 1, 2, 3, 4], 5, key(1234)).tolist())
@@ -255,7 +255,8 @@ def permute(index: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[np.in
         >>> bool(permute(10**12, 10**15, key(1234)) < 10**15)
         True
     """
-    index, size, keys = np.asarray(index, np.int64), np.asarray(size, np.int64), np.asarray(keys, np.uint64)
+    index, size = _wholes("index", index, np.int64), _wholes("size", size, np.int64)
+    keys = _wholes("keys", keys, np.uint64)
     out = np.empty(np.broadcast_shapes(index.shape, size.shape, keys.shape), np.int64)
     if not _permute(_flat(index, out), _flat(size, out), _flat(keys, out), out.reshape(-1).view(np.uint64)):
         raise ValueError("an index to permute is outside [0, size), or size is 2**62 or more")
@@ -285,14 +286,15 @@ def draw(number: ArrayLike, size: ArrayLike, keys: ArrayLike) -> NDArray[np.int6
     """What the `number`-th draw from [0, size) gives: without replacement until all are drawn, then anew.
 
     `permute(number % size, size, fold(keys, number // size))`, all broadcast. int64. Raises ValueError for a
-    number below 0 or a size outside [1, 2**62).
+    number below 0, a size outside [1, 2**62), or what is no whole number.
 
     Examples:
         >>> draws = draw(np.arange(6), 3, key(1234))
         >>> sorted(draws[:3].tolist()), sorted(draws[3:].tolist())
         ([0, 1, 2], [0, 1, 2])
     """
-    number, size, keys = np.asarray(number, np.int64), np.asarray(size, np.int64), np.asarray(keys, np.uint64)
+    number, size = _wholes("number", number, np.int64), _wholes("size", size, np.int64)
+    keys = _wholes("keys", keys, np.uint64)
     like = np.empty(np.broadcast_shapes(number.shape, size.shape, keys.shape), np.int64)
     return draw_flat(_flat(number, like), _flat(size, like), _flat(keys, like)).reshape(like.shape)
 
@@ -310,6 +312,14 @@ def draw_flat(number: Ints, size: Ints, keys: Words) -> Ints:
     if not _draw(number, size, keys, out.view(np.uint64)):
         raise ValueError("the number of a draw is below 0, or size is outside [1, 2**62)")
     return out
+
+
+def _wholes(name: str, values: ArrayLike, dtype: type[np.int64] | type[np.uint64]) -> NDArray[Any]:
+    """`values` as an array, of which nothing is cut off."""
+    given = np.asarray(values)
+    if given.dtype.kind == "f" and (parts := given % 1 != 0).any():
+        raise ValueError(f"{name} has {given[parts][0]}; expected whole numbers")
+    return np.asarray(values, dtype)
 
 
 def _flat(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:

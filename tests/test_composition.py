@@ -5,6 +5,7 @@ import re
 import tomllib
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -566,6 +567,10 @@ def test_a_state_of_several_moments_is_refused():
         live().load_state_dict(state)
 
 
+def test_blocks_may_be_a_number_of_numpy():
+    assert plan(blocks=np.int64(4)).blocks == plan(blocks=4).blocks == ("0", "1", "2", "3")
+
+
 # Bad input, tables, the command line
 
 
@@ -577,6 +582,11 @@ def test_a_state_of_several_moments_is_refused():
         (lambda: plan(until={"flops": 10**9}).predict(), "a step consumes no flops, so the plan never ends"),
         (lambda: plan(transform="crop"), "transform is 'crop'; expected 'truncate' or 'reshape'"),
         (lambda: plan(on="epochs"), "on is 'epochs'; expected one of steps, samples"),
+        (
+            lambda: plan(blocks=0),
+            "blocks are none; expected their names, or how many there are, at least 1",
+        ),
+        (lambda: plan(blocks=2.5), "blocks is 2.5; expected a whole number of at least 0"),
         (
             lambda: plan(blocks=2, routed=["7"], keep=3),
             "block '7' is to drop tokens, and there are only 0, 1",

@@ -13,7 +13,7 @@ import torch
 from dataeff import cli
 from dataeff._units import amount
 from dataeff.clock import Clock, Log
-from dataeff.report import read_runs, save_page, savings
+from dataeff.report import read_runs, save_curves, save_histograms, save_page, savings
 from dataeff.report._columns import curve
 from dataeff.report._page_data import chart_data
 from dataeff.report._page_tables import grouped
@@ -477,3 +477,22 @@ def test_a_report_needs_no_matplotlib(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "a.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("draw", "given", "said"),
+    [
+        (save_curves, {}, "curves is {}; expected at least one run, as {'baseline': points}"),
+        (
+            save_curves,
+            {"ltd": [{"steps": 1, "bits_per_byte": 2}]},
+            "run 'ltd', moment 1 has steps, bits_per_byte; expected flops, too",
+        ),
+        (save_histograms, {}, "difficulties is {}; expected at least one metric, as {'length': values}"),
+        (save_histograms, {"length": []}, "the values of 'length' have none; expected at least one, all fin"),
+        (save_histograms, {"loss": [1, math.nan]}, "the values of 'loss' have nan among them; expected at l"),
+    ],
+)
+def test_a_picture_of_nothing_is_refused(tmp_path, draw, given, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        draw(given, tmp_path / "a.png", title="nothing")

@@ -129,3 +129,14 @@ def test_a_part_that_is_no_counter_is_refused(part):
 def test_an_index_outside_is_refused(index, size):
     with pytest.raises(ValueError, match="outside"):
         rng.permute(index, size, 1)
+
+
+@pytest.mark.parametrize("make", [rng.permute, rng.draw])
+def test_what_is_no_whole_number_is_refused(make):
+    assert make([], 5, 1).shape == (0,)
+    assert make([1], 5, [2**64 - 1, 7]).shape == (2,)
+    for name, parts in (("index|number", ([0, 0.7], 5, 1)), ("size", ([0], 5.7, 1)), ("keys", ([0], 5, 0.7))):
+        with pytest.raises(ValueError, match=rf"({name}) has \d\.7; expected whole numbers"):
+            make(*parts)
+    with pytest.raises(ValueError, match="parts has nan; expected whole numbers"):
+        rng.fold(1, float("nan"))

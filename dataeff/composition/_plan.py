@@ -1,7 +1,7 @@
 """A run on paper: everything that decides what each of its steps consumes."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -35,7 +35,7 @@ def _as_keep(pace: Any) -> Pace | None:
 def _names(blocks: int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(blocks, str):
         raise ValueError(f"blocks is {blocks!r}; expected names, or how many there are")
-    return tuple(map(str, range(whole("blocks", blocks, low=0)) if isinstance(blocks, int) else blocks))
+    return tuple(map(str, blocks if isinstance(blocks, Iterable) else range(whole("blocks", blocks, low=0))))
 
 
 def _as_limits(until: Any) -> dict[str, int]:
@@ -121,6 +121,8 @@ class Plan:
             raise ValueError(f"transform is {self.transform!r}; expected 'truncate' or 'reshape'")
         if self.on not in AXES:
             raise ValueError(f"on is {self.on!r}; expected one of {', '.join(AXES)}")
+        if not self.blocks:
+            raise ValueError("blocks are none; expected their names, or how many there are, at least 1")
         if strange := sorted(set(self.routed) - set(self.blocks)):
             raise ValueError(
                 f"block {strange[0]!r} is to drop tokens, and there are only {', '.join(self.blocks)}"

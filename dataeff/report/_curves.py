@@ -20,6 +20,7 @@ def save_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | P
 
     Raises:
         ImportError: matplotlib is not installed; the message says how to install it.
+        ValueError: no runs, or a point that lacks one of these.
 
     Examples:
         >>> import tempfile
@@ -30,14 +31,15 @@ def save_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | P
         ...     (Path(folder) / "curves.png").stat().st_size > 1000
         True
     """
+    if not curves:
+        raise ValueError("curves is {}; expected at least one run, as {'baseline': points}")
     figure = new_figure(13, 4.2)
     by_compute, by_steps, paces = figure.subplots(1, 3)
     for name, points in curves.items():
-        loss = [point["bits_per_byte"] for point in points]
-        by_compute.plot(
-            [point["flops"] / 1e12 for point in points], loss, marker="o", markersize=3, label=name
-        )
-        by_steps.plot([point["steps"] for point in points], loss, marker="o", markersize=3, label=name)
+        loss = _column(name, points, "bits_per_byte")
+        compute = [flops / 1e12 for flops in _column(name, points, "flops")]
+        by_compute.plot(compute, loss, marker="o", markersize=3, label=name)
+        by_steps.plot(_column(name, points, "steps"), loss, marker="o", markersize=3, label=name)
     by_compute.set(
         title="Loss by compute", xlabel="consumed compute (TFLOPs)", ylabel="held-out bits per byte"
     )
@@ -45,12 +47,13 @@ def save_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | P
     by_compute.legend(frameon=False)
 
     name, points = list(curves.items())[-1]
-    steps = [point["steps"] for point in points]
+    steps = _column(name, points, "steps")
     for key, (label, color) in PACES.items():
-        paces.plot(steps, [point[key] for point in points], label=label, color=color)
+        paces.plot(steps, _column(name, points, key), label=label, color=color)
     paces.set(title=f"Paces: {name}", xlabel="steps", ylabel="tokens", ylim=(0, None))
     share = paces.twinx()
-    share.plot(steps, [100 * point["pool"] for point in points], "--", color="tab:green", label="pool")
+    pool = [100 * pool for pool in _column(name, points, "pool")]
+    share.plot(steps, pool, "--", color="tab:green", label="pool")
     share.set(ylabel="eligible samples (%)", ylim=(0, 105))
     lines = paces.get_lines() + share.get_lines()
     paces.legend(lines, [line.get_label() for line in lines], frameon=False, loc="lower right")
@@ -60,3 +63,10 @@ def save_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | P
     share.spines["top"].set_visible(False)
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
+
+
+def _column(name: str, points: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    for number, point in enumerate(points, 1):
+        if key not in point:
+            raise ValueError(f"run {name!r}, moment {number} has {', '.join(point)}; expected {key}, too")
+    return [point[key] for point in points]

@@ -24,6 +24,7 @@ def save_histograms(difficulties: Mapping[str, ArrayLike], path: str | Path, *, 
 
     Raises:
         ImportError: matplotlib is not installed; the message says how to install it.
+        ValueError: no metrics, or one without values, or with one that is not finite.
 
     Examples:
         >>> import tempfile
@@ -32,12 +33,17 @@ def save_histograms(difficulties: Mapping[str, ArrayLike], path: str | Path, *, 
         ...     (Path(folder) / "h.png").stat().st_size > 1000
         True
     """
+    if not difficulties:
+        raise ValueError("difficulties is {}; expected at least one metric, as {'length': values}")
     columns = min(3, len(difficulties))
     rows = -(-len(difficulties) // columns)
     figure = new_figure(4.6 * columns, 3.4 * rows)
     panels = np.ravel(figure.subplots(rows, columns, squeeze=False))
     for axes, (name, given) in zip(panels, difficulties.items(), strict=False):
         values = np.asarray(given, np.float64)
+        if not values.size or not np.isfinite(values).all():
+            told = f"{values[~np.isfinite(values)][0]} among them" if values.size else "none"
+            raise ValueError(f"the values of {name!r} have {told}; expected at least one, all finite")
         low, middle, high = np.percentile(values, [5, 50, 95])
         logarithmic = values.min() > 0 and high > 10 * low
         edges = np.geomspace if logarithmic else np.linspace

@@ -134,11 +134,12 @@ class importance(Ranked):
         return self._first <= step < len(self)
 
     def _check_step(self, step: int) -> None:
-        if 0 <= step < self._first:
-            raise IndexError(
-                f"step {step} was in an epoch that is over; the current one begins at {self._first}"
-            )
+        self._check_first(step)
         super()._check_step(step)
+
+    def _check_first(self, step: int, error: type[Exception] = IndexError) -> None:
+        if 0 <= step < self._first:
+            raise error(f"step {step} was in an epoch that is over; the current one begins at {self._first}")
 
     def _batch(self, step: int, rank: int, world_size: int) -> WeightedBatch:
         share = self.batch_size // world_size
@@ -150,7 +151,7 @@ class importance(Ranked):
     def _exposures(self, start: int, stop: int) -> Ints:
         counts = np.zeros(self.samples, np.int64)
         if start < stop:
-            self._check_step(start)
+            self._check_first(start, ValueError)
         for step in range(start, stop):
             batch = self._batch(step, 0, 1)
             np.add.at(counts, [i for i, weight in zip(batch, batch.weights, strict=True) if weight], 1)

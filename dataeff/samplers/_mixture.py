@@ -124,9 +124,9 @@ class mixture(Steps):
         self._check_since(step)
         super()._check_step(step)
 
-    def _check_since(self, step: int) -> None:
+    def _check_since(self, step: int, error: type[Exception] = IndexError) -> None:
         if 0 <= step < self._quotas.since:
-            raise IndexError(
+            raise error(
                 f"step {step} is before step {self._quotas.since}, where the weights changed; steps before "
                 "it are not drawn any more: load a state of then with the weights of then, or begin there"
             )
@@ -144,7 +144,7 @@ class mixture(Steps):
         counts = np.zeros(self._bounds[-1], np.int64)
         if start == stop:
             return counts
-        self._check_step(start)
+        self._check_since(start, ValueError)
         bounds = self._quotas.at(start)[0], self._quotas.at(stop)[0]
         for d, (first, last) in enumerate(zip(*bounds, strict=True)):
             some = counts[self._bounds[d] : self._bounds[d + 1]]
@@ -152,7 +152,7 @@ class mixture(Steps):
         return counts
 
     def _place(self, step: int) -> dict[str, Any]:
-        self._check_since(step)
+        self._check_since(step, ValueError)
         drawn, owed = self._quotas.at(step)
         return {"step": step, "drawn": drawn.tolist(), "owed": owed.tolist()}
 

@@ -135,7 +135,7 @@ class Ranked(abc.ABC):
     def exposures(self, start: int, stop: int) -> Ints:
         """How often each sample is drawn from step `start` up to `stop`, over all ranks. (samples,) int64.
 
-        Raises ValueError unless 0 <= start <= stop <= len.
+        Raises ValueError unless 0 <= start <= stop <= len, and for steps that are drawn no more.
         """
         whole("start", start, low=0, high=stop)
         whole("stop", stop, low=start, high=len(self))
