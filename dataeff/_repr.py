@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def qualified(function: Callable[..., object]) -> str:
@@ -21,6 +23,17 @@ def qualified(function: Callable[..., object]) -> str:
     if owner is not None and not inspect.ismodule(owner):
         return f"{owner!r}.{function.__name__}"
     return f"{function.__module__}.{name}"
+
+
+def number(value: Any) -> str:
+    """A number as code that needs no import, be it infinite or NumPy's.
+
+    Examples:
+        >>> number(2.5), number(float("-inf"))
+        ('2.5', "float('-inf')")
+    """
+    plain = value.item() if hasattr(value, "item") else value
+    return repr(plain) if math.isfinite(plain) else f"float('{plain}')"
 
 
 def quoted(path: Path) -> str:

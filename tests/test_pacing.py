@@ -150,6 +150,12 @@ def test_join_starts_each_pace_anew():
     assert pace.steps == 8
 
 
+@pytest.mark.parametrize("bounds", [{}, {"low": 3}, {"high": np.float64(5)}, {"low": -math.inf, "high": 5.5}])
+def test_clip_prints_as_code_where_a_side_is_open(bounds):
+    pace = clip(linear(0, 10, steps=10), **bounds)
+    assert eval(repr(pace), {"clip": clip, "linear": linear}) == pace  # noqa: S307
+
+
 def test_clip_and_scale():
     pace = clip(scale(linear(0, 10, steps=10), by=3), low=6, high=20)
     assert [pace(step) for step in (0, 3, 10)] == [6, 9, 20]

@@ -9,6 +9,7 @@ from typing import Any, cast
 import attrs
 
 from dataeff._check import is_real, is_whole
+from dataeff._repr import number
 from dataeff.clock import Clock
 from dataeff.pacing._derived import Derived
 from dataeff.pacing._monotone import is_monotone
@@ -65,8 +66,8 @@ class clip(Derived):
         (10, 50.0, 60)
     """
 
-    low: float = attrs.field(default=-math.inf, kw_only=True)
-    high: float = attrs.field(default=math.inf, kw_only=True)
+    low: float = attrs.field(default=-math.inf, kw_only=True, repr=number)
+    high: float = attrs.field(default=math.inf, kw_only=True, repr=number)
 
     def __attrs_post_init__(self) -> None:
         for name, bound in (("low", self.low), ("high", self.high)):
