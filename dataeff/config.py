@@ -57,6 +57,8 @@ def _plain(told: Any) -> Any:
 def write(tables: Mapping[str, Any], path: str | Path) -> None:
     """Write tables to a TOML or JSON file, by its suffix, whole or not at all. Tables and lists may nest.
 
+    Raises ValueError for what TOML has no words for, as None, by its key.
+
     Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +77,7 @@ def write(tables: Mapping[str, Any], path: str | Path) -> None:
 
 
 def toml(tables: Mapping[str, Any]) -> str:
-    """Tables as TOML: two levels of headings, what is deeper inline.
+    """Tables as TOML: two levels of headings, what is deeper inline. ValueError for what it has no words for.
 
     Examples:
         >>> print(toml({"curriculum": {"length": {"pace": {"name": "linear", "start": 1}, "by": "value"}}}))
@@ -88,11 +90,15 @@ def toml(tables: Mapping[str, Any]) -> str:
 
 def _blocks(table: Mapping[str, Any], above: tuple[str, ...]) -> list[str]:
     inner = {key: value for key, value in table.items() if isinstance(value, Mapping) and len(above) < 2}
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if key not in inner]
+    lines = [_pair(key, value, above) for key, value in table.items() if key not in inner]
     if above and (lines or not inner):
         lines.insert(0, f"[{'.'.join(map(_key, above))}]")
     blocks = ["\n".join(lines)] if lines else []
     return blocks + [block for key, value in inner.items() for block in _blocks(value, (*above, key))]
+
+
+def _pair(key: str, value: Any, above: tuple[str, ...]) -> str:
+    return f"{_key(key)} = {_value(value, (*above, key))}"
 
 
 def _key(key: str) -> str:
@@ -103,13 +109,18 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, at: tuple[str, ...]) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+        return "{ " + ", ".join(_pair(key, inner, at) for key, inner in value.items()) + " }"
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, Sequence):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(_value(entry, at) for entry in value)}]"
+    if not isinstance(value, bool | int | float):
+        raise ValueError(
+            f"{'.'.join(at)} has {value!r}, and TOML no word for it; expected numbers, strings, true or "
+            "false, or tables or lists of these: leave out what is none"
+        )
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # inf and nan are TOML's own words for them
     return json.dumps(value)

@@ -334,6 +334,20 @@ def test_tables_survive_toml(tmp_path_factory, tables):
     np.testing.assert_equal(de.config.read(file), tables)
 
 
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ({"a": None}, "a has None, and TOML no word for it; expected numbers, .*: leave out what is none"),
+        ({"run": {"a": {"b": {"c": [{"d": [1, None]}]}}}}, "run.a.b.c.d has None, and TOML no word"),
+        ({"run": {"steps": np.int64(3)}}, r"run.steps has np.int64\(3\), and TOML no word"),
+    ],
+)
+def test_what_toml_cannot_say_is_refused_by_its_key(tmp_path, tables, said):
+    with pytest.raises(ValueError, match=said):
+        de.config.write(tables, tmp_path / "a.toml")
+    assert not list(tmp_path.iterdir())
+
+
 def two(end=100):
     return {
         "loss": paced(root(1, end, steps=37), by="percentile"),
