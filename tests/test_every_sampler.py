@@ -169,12 +169,16 @@ def test_a_curriculum_sampler_takes_a_curriculum(index):
 
 
 @every
-def test_after_the_last_step_it_warns(index, make):
-    sampler = make(index, seed=5)
+def test_after_the_last_step_it_warns_where_it_was_resumed_and_else_raises(index, make):
+    sampler, said = make(index, seed=5), "steps are drawn already, so nothing is left to iterate over"
     for _ in range(4 if isinstance(sampler, importance) else 1):
         list(sampler)
-    with pytest.warns(UserWarning, match="steps are drawn already, so nothing is left to iterate over"):
-        assert list(sampler) == []
+    with pytest.raises(RuntimeError, match=said):
+        list(sampler)
+    for resumed in (make(index, seed=5), sampler):
+        resumed.load_state_dict(sampler.state_dict())
+        with pytest.warns(UserWarning, match=said):
+            assert list(resumed) == []
 
 
 @every_pure

@@ -167,13 +167,17 @@ def test_a_resumed_run_goes_on_as_if_uninterrupted(stop, tmp_path_factory):
     assert trained + list(second) == uninterrupted
 
 
-def test_iterating_again_after_the_end_warns(growing):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_second_epoch_is_refused_and_never_empty(growing, workers):
     sampler = curriculum(growing, batch_size=6, seed=4)
-    first = list(sampler)
-    with pytest.warns(UserWarning, match="all 60 steps are drawn already, .*; set step = 0 to begin again"):
-        assert list(sampler) == []
+    loader = DataLoader(Ids(), batch_sampler=sampler, num_workers=workers)
+    first = [batch.tolist() for batch in loader]
+    with pytest.raises(RuntimeError, match="all 60 steps are drawn already, .*; set step = 0 to begin again"):
+        list(loader)
     sampler.step = 0
-    assert list(sampler) == first
+    assert [batch.tolist() for batch in loader] == first
+    sampler.steps = 70
+    assert len(list(loader)) == 10
 
 
 def test_seeds_differ_and_the_same_seed_does_not(growing):

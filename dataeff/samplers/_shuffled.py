@@ -35,7 +35,7 @@ class shuffled(Steps):
         seed: a whole number of at least 0.
         rank: of this process; by default torch.distributed's, else 0.
         world_size: the number of processes; by default torch.distributed's, else 1. Must divide `batch_size`.
-        steps: how many batches there are; by default one epoch, rounded up.
+        steps: how many batches there are in the whole run; by default one epoch, rounded up.
 
     Raises:
         ValueError: no samples, more than 2**31, a batch size that the world size does not divide, or a rank

@@ -41,6 +41,8 @@ class Ranked(abc.ABC):
     )
     step: int = attrs.field(default=0, init=False, repr=False, validator=is_whole(0))
     """The step that the next iteration begins with."""
+    _ended: bool = attrs.field(default=False, init=False, repr=False, eq=False)
+    """Whether an iteration came to the end, and no state was loaded since."""
 
     def __attrs_post_init__(self) -> None:
         if self.rank >= self.world_size:
@@ -109,6 +111,7 @@ class Ranked(abc.ABC):
                     "step to begin with other batches there"
                 )
         self._resume(dict(state))
+        self._ended = False
 
     def __getitem__(self, step: int) -> Batch:
         """This rank's ids of the batch of `step`. IndexError outside [0, len)."""
@@ -121,16 +124,23 @@ class Ranked(abc.ABC):
         return self._batch(step, 0, 1)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches from `self.step` on, moving it along. Warns if none is left."""
+        """The batches from `self.step` on, moving it along, once: steps are those of the whole run.
+
+        Where none is left, as in a second epoch, raises RuntimeError; it only warns if a run that was over
+        is resumed.
+        """
         if not self._has(self.step):
-            warnings.warn(
-                f"all {len(self)} steps are drawn already, so nothing is left to iterate over; "
-                "set step = 0 to begin again, or make the sampler with more steps",
-                stacklevel=2,
+            said = (
+                f"all {len(self)} steps are drawn already, so nothing is left to iterate over; set step = 0 "
+                "to begin again, or make the sampler with more steps: they are those of the whole run"
             )
+            if self._ended:
+                raise RuntimeError(said)
+            warnings.warn(said, stacklevel=2)
         while self._has(step := self.step):
             object.__setattr__(self, "step", step + 1)  # without the validator, which takes microseconds
             yield self._batch(step, self.rank, self.world_size)
+        self._ended = True
 
     def exposures(self, start: int, stop: int) -> Ints:
         """How often each sample is drawn from step `start` up to `stop`, over all ranks. (samples,) int64.
