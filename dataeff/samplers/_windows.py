@@ -1,5 +1,6 @@
 """A stream's batches, some of them at a time, cut anew: which step is in which window, planned when asked."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -98,7 +99,7 @@ class Windows:
             if window == self.count:
                 return None
             ends.append((ends[-1] if ends else first) + len(self.batches(window)))
-        return base + int(np.searchsorted(ends, step, side="right"))
+        return base + bisect_right(ends, step)
 
     def first(self, window: int) -> int:
         """The first step of a window that was planned up to, or one past the last step."""
