@@ -226,7 +226,13 @@ def test_metrics_of_several_options_add_up_and_no_name_comes_twice(made, capsys)
     assert cli.main([*arguments, "--metric", "mtld", "--metric", "repetition"]) == 0
     assert de.index.open(made / "b").metrics == ("mtld", "repetition")
     assert cli.main([*arguments, "--metric", "repetition:n=2", "repetition:n=1"]) == 2
-    assert "expected each name once" in capsys.readouterr().err
+    assert "expected each name once: give one another name, as pairs=repet" in capsys.readouterr().err
+    assert (
+        cli.main([*arguments[:-1], str(made / "c"), "--metric", "pairs=repetition:n=2", "chars=length"]) == 0
+    )
+    named = de.index.open(made / "c")
+    assert named.metrics == ("pairs", "chars")
+    np.testing.assert_array_equal(named.values("pairs"), de.metrics.repetition(n=2)(LINES))
 
 
 def test_show_of_an_index_whose_corpus_has_grown(made, capsys):

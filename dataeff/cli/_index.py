@@ -49,7 +49,8 @@ def add(commands: Any) -> None:
         action="extend",
         required=True,
         metavar="NAME",
-        help="of `dataeff plugins`, with options after a colon: vocab_rarity:mean=True, repetition:n=4",
+        help="of `dataeff plugins`, with options after a colon, and another name before an equals sign: "
+        "vocab_rarity:mean=True, pairs=repetition:n=2",
     )
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the index; made if not there")
     build.add_argument(
@@ -81,7 +82,10 @@ def _index(arguments: argparse.Namespace) -> int:
     corpus = _source.opened(said)
     metrics = dict(map(_metric, arguments.metric))
     if len(metrics) < len(arguments.metric):
-        raise ValueError(f"--metric is {' '.join(arguments.metric)}; expected each name once")
+        raise ValueError(
+            f"--metric is {' '.join(arguments.metric)}; expected each name once: give one another name, as "
+            "pairs=repetition:n=2"
+        )
     asked = {"workers": arguments.workers, "address": arguments.address}
     options = {name: value for name, value in asked.items() if value is not None}
     began = time.perf_counter()
@@ -114,11 +118,12 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _metric(text: str) -> tuple[str, Any]:
-    """`name` or `name:option=value,option=value`."""
-    name, _, rest = text.partition(":")
+    """`metric` or `metric:option=value,option=value`, after `name=` if it is to be called otherwise."""
+    said, _, rest = text.partition(":")
+    called, _, name = said.rpartition("=")
     metric = registry.get("metrics", name)
     if not rest:
-        return name, metric
+        return called or name, metric
     options = {}
     for pair in rest.split(","):
         option, equals, value = pair.partition("=")
@@ -126,7 +131,7 @@ def _metric(text: str) -> tuple[str, Any]:
             raise ValueError(f"--metric is {text!r}; expected {name}:option=value,option=value")
         options[option] = _value(value)
     try:
-        return name, metric(**options)
+        return called or name, metric(**options)
     except TypeError as error:
         raise ValueError(f"--metric {text}: {error}") from None
 
