@@ -52,6 +52,35 @@ def real(name: str, value: object, *, low: float | None = None) -> float:
     return number
 
 
+def count(said: str, amount: float) -> int:
+    """What a pace gives, as a number of tokens. ValueError, of what is `said`, where it is none.
+
+    Examples:
+        >>> count("keep is 16.0", 16.0)
+        16
+        >>> count("keep is 16.5", 16.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: keep is 16.5; expected a whole number of at least 1: give the pace multiple= (or wrap ...
+    """
+    if not (amount >= 1 and amount % 1 == 0):
+        raise no_count(said)
+    return int(amount)
+
+
+def no_count(said: str) -> ValueError:
+    """The error of a pace that gives no whole number, with its cure.
+
+    Examples:
+        >>> print(no_count("keep is 16.5"))
+        keep is 16.5; expected a whole number of at least 1: give the pace multiple= (or wrap it in ...
+    """
+    return ValueError(
+        f"{said}; expected a whole number of at least 1: give the pace multiple= (or wrap it in "
+        "pacing.multiple) and a start of at least 1"
+    )
+
+
 def is_seed() -> Validator:
     """A whole number that can be part of a key, as an attrs validator.
 

@@ -189,9 +189,16 @@ def test_another_sampler_is_refused():
         simulate(de.samplers.shuffled(10, batch_size=2, seed=1))
 
 
+def test_a_length_is_read_from_a_file(tmp_path):
+    tables = {"length": {"pace": {"name": "linear", "start": 8, "end": 16, "steps": 2}, "metric": "tokens"}}
+    de.config.write(tables, tmp_path / "run.toml")
+    expected = Length(linear(8, 16, steps=2), metric="tokens")
+    assert Length.from_config(tmp_path / "run.toml") == Length.from_config(tables) == expected
+
+
 def test_a_length_that_is_no_whole_number_is_refused(index):
     with pytest.raises(
-        ValueError, match=r"the length at step 1 is 8.5; expected whole .* give the pace multiple="
+        ValueError, match=r"the length is 8.5 at step 1; expected a whole .* give the pace multiple="
     ):
         simulate(sampler(index), length=Length(linear(8, 18, steps=20)))
 

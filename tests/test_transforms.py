@@ -65,7 +65,7 @@ def test_a_mapping_stays_what_it_is(made):
         (
             torch.zeros(2, 6),
             4.0,
-            "length is 4.0; expected a whole number: give the pace multiple=, or wrap it in pacing.multiple",
+            r"length is 4.0; expected a whole number of at least 1: give the pace multiple= \(or wrap it in ",
         ),
         (torch.zeros(2, 6), 0, "length is 0; expected a whole number of at least 1"),
         (torch.zeros(6), 4, r"the batch has shape \(6,\); expected \(samples, length, ...\)"),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
+from attrs.converters import optional
 
 from dataeff._check import is_real, is_whole, whole
 from dataeff.clock import AXES
@@ -17,19 +18,19 @@ from dataeff.flops import Cost
 from dataeff.pacing import Pace, as_pace, constant
 
 
-def _pace_or_none(name: str, pace: Any) -> Pace | None:
+def _as_pace(name: str, pace: Any) -> Pace:
     try:
-        return None if pace is None else as_pace(pace)
+        return as_pace(pace)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _as_seqlen(pace: Any) -> Pace | None:
-    return _pace_or_none("seqlen", pace)
+def _as_seqlen(pace: Any) -> Pace:
+    return _as_pace("seqlen", pace)
 
 
-def _as_keep(pace: Any) -> Pace | None:
-    return _pace_or_none("keep", pace)
+def _as_keep(pace: Any) -> Pace:
+    return _as_pace("keep", pace)
 
 
 def _names(blocks: int | Sequence[str]) -> tuple[str, ...]:
@@ -102,12 +103,12 @@ class Plan:
     batch_size: int = attrs.field(validator=is_whole(1))
     length: int = attrs.field(validator=is_whole(1))
     until: dict[str, int] = attrs.field(converter=_as_limits, hash=False)
-    seqlen: Pace | None = attrs.field(default=None, converter=_as_seqlen, hash=False)
+    seqlen: Pace | None = attrs.field(default=None, converter=optional(_as_seqlen), hash=False)
     transform: str = "truncate"
     packed: bool = attrs.field(default=False, validator=_check_flag)
     blocks: tuple[str, ...] = attrs.field(default=1, converter=_names)
     routed: tuple[str, ...] = attrs.field(default=(), converter=_names)
-    keep: Pace | None = attrs.field(default=None, converter=_as_keep, hash=False)
+    keep: Pace | None = attrs.field(default=None, converter=optional(_as_keep), hash=False)
     drops: bool = attrs.field(default=False, validator=_check_flag)
     by_tokens: bool = attrs.field(default=False, validator=_check_flag)
     metrics: Mapping[str, paced | window] = attrs.field(factory=dict, hash=False, validator=_check_metrics)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dataeff._check import count
 from dataeff.clock import AXES, Processed
 from dataeff.pacing import Pace, axis, constant, next_change
 
@@ -30,7 +31,7 @@ class Moment(NamedTuple):
     def at(self, step: int) -> dict[str, int]:
         """The counts before a step that is not after the next moment."""
         more = step - self.step
-        return {axis: count + more * self.each[axis] for axis, count in self.counts.items()}
+        return {axis: before + more * self.each[axis] for axis, before in self.counts.items()}
 
 
 def walk(plan: "Plan") -> tuple[dict[str, int], list[Moment]]:
@@ -48,13 +49,13 @@ def walk(plan: "Plan") -> tuple[dict[str, int], list[Moment]]:
     keep: Pace = plan.keep or constant(plan.length)
     counts, moments = dict.fromkeys(AXES, 0), list[Moment]()
     while not any(counts[name] >= limit for name, limit in plan.until.items()):
-        length = min(_whole("the length", seqlen, counts[axis(seqlen)]), plan.length)
-        kept = min(_whole("keep", keep, counts[axis(keep)]), length)
+        length = min(_count("the length", seqlen, counts[axis(seqlen)]), plan.length)
+        kept = min(_count("keep", keep, counts[axis(keep)]), length)
         if not moments or (length, kept) != moments[-1][1:3]:
             moments.append(Moment(counts["steps"], length, kept, counts, _consumed(plan, length, kept)))
         each = moments[-1].each
         steps = _alike(plan, (seqlen, keep), counts, each)
-        counts = {name: count + steps * each[name] for name, count in counts.items()}
+        counts = {name: before + steps * each[name] for name, before in counts.items()}
     return counts, moments
 
 
@@ -90,11 +91,6 @@ def _consumed(plan: "Plan", length: int, keep: int) -> dict[str, int]:
     }
 
 
-def _whole(name: str, pace: Pace, place: int) -> int:
+def _count(name: str, pace: Pace, place: int) -> int:
     amount = pace(place)
-    if amount < 1 or amount != int(amount):
-        raise ValueError(
-            f"{name} is {amount!r} at {axis(pace)} {place}; expected a whole number of at least 1: give the "
-            "pace multiple= (or wrap it in pacing.multiple) and a start of at least 1"
-        )
-    return int(amount)
+    return count(f"{name} is {amount!r} at {axis(pace)} {place}", amount)

@@ -4,6 +4,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+from attrs.converters import optional
 from numpy.typing import ArrayLike, NDArray
 
 from dataeff.index import Index
@@ -19,10 +20,6 @@ def _check_by(_: object, __: object, value: str) -> None:
 
 def _as_pace(pace: Any) -> Pace:
     return by_steps(as_pace(pace), "a curriculum")
-
-
-def _pace_or_none(pace: Any) -> Pace | None:
-    return None if pace is None else _as_pace(pace)
 
 
 @attrs.frozen
@@ -67,8 +64,8 @@ class window:
         (80.0, None, 1000)
     """
 
-    low: Pace | None = attrs.field(default=None, converter=_pace_or_none)
-    high: Pace | None = attrs.field(default=None, converter=_pace_or_none)
+    low: Pace | None = attrs.field(default=None, converter=optional(_as_pace))
+    high: Pace | None = attrs.field(default=None, converter=optional(_as_pace))
     by: str = attrs.field(default="value", kw_only=True, validator=_check_by)
 
     @property

@@ -1,18 +1,20 @@
 """How samples are cut in a dry run."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs.converters import optional
 
-from dataeff import config
+from dataeff import config as configs
 from dataeff.pacing import Pace, as_pace, by_steps
 
 _KEYS = ("pace", "transform", "metric")
 
 
-def _pace_or_none(pace: Any) -> Pace | None:
-    return None if pace is None else by_steps(as_pace(pace), "the length")
+def _as_pace(pace: Any) -> Pace:
+    return by_steps(as_pace(pace), "the length")
 
 
 @attrs.frozen
@@ -27,7 +29,7 @@ class Length:
         'truncate'
     """
 
-    pace: Pace | None = attrs.field(default=None, converter=_pace_or_none)
+    pace: Pace | None = attrs.field(default=None, converter=optional(_as_pace))
     transform: str = attrs.field(default="truncate", kw_only=True)
     metric: str = attrs.field(default="length", kw_only=True)
 
@@ -42,16 +44,18 @@ class Length:
             raise ValueError(f"metric is {value!r}; expected the name of one of the index, as 'length'")
 
     @classmethod
-    def from_config(cls, tables: Any) -> "Length":
-        """What the table `length` says: `pace`, `transform` and `metric`, each if it is not the default.
+    def from_config(cls, config: str | Path | Mapping[str, Any]) -> "Length":
+        """What the table `length` of a TOML or JSON file says, or of a mapping like one.
+
+        `pace`, `transform` and `metric`, each if it is not the default. Raises ValueError for what is none.
 
         Examples:
             >>> Length.from_config({"length": {"pace": 512}}).pace
             constant(value=512)
         """
-        told = tables.get("length", {})
+        told = configs.read(config).get("length", {})
         if not isinstance(told, Mapping):
             raise ValueError(f"length is {told!r}; expected a table, as [length] with pace = ...")
         if strange := [key for key in told if key not in _KEYS]:
             raise ValueError(f"length has {strange[0]!r}; expected {', '.join(_KEYS)}")
-        return cls(**{**told, "pace": config.made("pacings", told.get("pace"))})
+        return cls(**{**told, "pace": configs.made("pacings", told.get("pace"))})

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dataeff._check import count
 from dataeff.curriculum import Curriculum, paced
 from dataeff.pacing import Pace
 from dataeff.samplers import curriculum
@@ -58,7 +59,7 @@ def simulate(sampler: curriculum, *, length: Length | None = None, progress: boo
         batch = sampler.global_batch(step)
         if lengths is not None:
             whole = lengths[batch]
-            cut = whole if length.pace is None else np.minimum(whole, _whole(length.pace, step))
+            cut = whole if length.pace is None else np.minimum(whole, _count(length.pace, step))
             tokens += int(whole.sum() if length.transform == "reshape" else cut.sum())
             dropped += 0 if length.transform == "reshape" else int((whole - cut).sum())
         if step in looked:
@@ -98,14 +99,9 @@ def _lengths(cl: Curriculum, length: Length) -> Ints | None:
     return None
 
 
-def _whole(pace: Pace, step: int) -> int:
+def _count(pace: Pace, step: int) -> int:
     amount = pace(step)
-    if amount != int(amount) or amount < 1:
-        raise ValueError(
-            f"the length at step {step} is {amount}; expected whole numbers of at least 1: give the pace "
-            "multiple="
-        )
-    return int(amount)
+    return count(f"the length is {amount!r} at step {step}", amount)
 
 
 def _bound(cl: Curriculum, name: str, steps: Ints) -> Floats:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dataeff._check import whole
+from dataeff._check import no_count, whole
 
 
 def checked_length(length: object) -> int:
@@ -17,10 +17,7 @@ def checked_length(length: object) -> int:
         16
     """
     if isinstance(length, float):
-        raise ValueError(
-            f"length is {length!r}; expected a whole number: "
-            "give the pace multiple=, or wrap it in pacing.multiple"
-        )
+        raise no_count(f"length is {length!r}")
     return whole("length", length, low=1)
 
 
