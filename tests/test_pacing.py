@@ -330,6 +330,19 @@ def test_a_dip_between_the_places_that_levels_look_at_is_given_the_lowest_of_the
     assert [pace(step) for step in (0, 1, 2, 2**21)] == [64, 64, 64, 66]
 
 
+def test_tokens_said_as_steps_are_refused_before_a_table_of_them_is_made(tmp_path):
+    index = de.index.from_values({"length": [1, 2, 3]}, out=tmp_path)
+    tokens = linear(1, 3, steps=300_000_000)
+    said = r"is paced over 300,000,000 steps; expected 16,777,216 at most: .* on=\"tokens\", .*in_steps\("
+    for use in (
+        lambda: de.Curriculum(index, {"length": de.paced(tokens)}),
+        lambda: de.window(low=tokens),
+        lambda: de.samplers.mixture({"a": 8}, weights={"a": tokens}, batch_size=2, seed=1),
+    ):
+        with pytest.raises(ValueError, match=said):
+            use()
+
+
 @pytest.mark.parametrize(
     "refused",
     [

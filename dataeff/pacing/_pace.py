@@ -10,6 +10,7 @@ from dataeff._check import is_real, whole
 from dataeff.clock import AXES, Clock
 
 _MOST = 2**20
+_MOST_STEPS = 2**24  # half a gigabyte as a table
 
 
 @runtime_checkable
@@ -111,6 +112,9 @@ def is_axis(_: object, field: "attrs.Attribute[Any]", value: Any) -> None:
 def by_steps(pace: Pace, name: str) -> Pace:
     """`pace`, if it is on steps. Raises ValueError otherwise: what has to know any step alone needs one.
 
+    Also for one that ends after step 2**24: as many steps are tokens nearly always, and a table of them all
+    would not fit the memory.
+
     Examples:
         >>> from dataeff.pacing import linear
         >>> by_steps(linear(80, 2048, steps=10**9, on="tokens"), "the length")
@@ -122,6 +126,12 @@ def by_steps(pace: Pace, name: str) -> Pace:
         raise ValueError(
             f"{name} is paced by {axis(pace)}; expected steps, so that any step can be told alone: say how "
             "much a step consumes, pacing.in_steps(pace, per_step)"
+        )
+    if pace.steps > _MOST_STEPS:
+        raise ValueError(
+            f"{name} is paced over {pace.steps:,} steps; expected {_MOST_STEPS:,} at most: if they are "
+            'tokens, make the pace with on="tokens", and say how much a step consumes, '
+            "pacing.in_steps(pace, per_step)"
         )
     return pace
 
