@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import nn
 
-from dataeff._check import whole
+from dataeff._check import count, whole
 from dataeff.clock import Clock, Processed
 from dataeff.pacing import amounts, as_pace, axis, constant
 from dataeff.routing._meter import Meter
@@ -143,7 +143,8 @@ class Route:
             The amounts, as they came.
         """
         found = sorted(
-            {_as_count(amount, "at some step") for amount in amounts(as_pace(self.keep))}, reverse=True
+            {count(f"keep is {amount!r} at some step", amount) for amount in amounts(as_pace(self.keep))},
+            reverse=True,
         )
         before = self._step, self._asked, self._now, self._meter, self._state
         with torch.random.fork_rng():
@@ -201,7 +202,8 @@ class Route:
                 f"keep is paced by {axis(self.keep)}, and there is no clock to read: set route.clock, or ask "
                 "keep_at with one"
             )
-        return _as_count(self.keep(step), f"at step {step}")
+        keep = self.keep(step)
+        return count(f"keep is {keep!r} at step {step}", keep)
 
     def _keep_now(self) -> int:
         if self._asked is None:
@@ -209,15 +211,6 @@ class Route:
                 "route.step is not set; set it before each training step, for keep to follow its pace"
             )
         return self._asked
-
-
-def _as_count(keep: float, where: str) -> int:
-    if keep < 1 or keep != int(keep):
-        raise ValueError(
-            f"keep is {keep!r} {where}; expected a whole number of at least 1: "
-            "give the pace multiple= (or wrap it in pacing.multiple) and a start of at least 1"
-        )
-    return int(keep)
 
 
 def layer_tokens(samples: int, seq: int, keep: int, *, layers: int, routed: int) -> int:
