@@ -1,4 +1,5 @@
 import collections
+import contextvars
 import copy
 import dataclasses
 import io
@@ -793,6 +794,176 @@ def test_two_threads_in_one_model_are_told_of():
             other.result()
         assert pool.submit(model, x).result().shape == x.shape  # one after the other
     assert route.kept()["1"].shape == (2, 4)
+
+
+def test_looking_at_a_layer_leaves_no_trace():
+    recorded = contextvars.ContextVar("recorded", default=None)
+
+    class Writes(nn.Linear):
+        def forward(self, x, losses, seen):
+            losses["balance"].append(x.mean())
+            seen["calls"] = seen.get("calls", 0) + 1
+            if recorded.get() is not None:  # as transformers records attentions
+                recorded.get().append(x.shape[1])
+            return x + super().forward(x)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(Writes(4, 4) for _ in range(4))
+
+        def forward(self, x):
+            losses, seen = {"balance": []}, collections.UserDict()
+            for layer in self.layers:
+                x = layer(x, losses, seen)
+            return x, losses, seen
+
+    model = Model()
+    attach(model, keep=5, seed=1)
+    recorded.set([])
+    _, losses, seen = model(torch.randn(2, SEQ, 4))
+    assert len(losses["balance"]) == seen["calls"] == 4
+    assert recorded.get() == [SEQ, 5, 5, SEQ]
+
+
+@pytest.mark.parametrize("kind", [dict, collections.UserDict])
+@pytest.mark.parametrize("more", [{}, {"check": False}, {"token_args": {"shared": ()}}])
+def test_what_a_layer_leaves_of_its_kept_tokens_for_others_is_refused(kind, more):
+    class Stores(nn.Linear):  # as layers of Gemma 4 that share keys and values
+        def forward(self, x, shared):
+            shared[len(shared)] = (x.unsqueeze(1), x.unsqueeze(1))
+            return x + super().forward(x)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(Stores(4, 4) for _ in range(4))
+
+        def forward(self, x):
+            shared = kind()
+            for layer in self.layers:
+                x = layer(x, shared)
+            return x
+
+    model = Model()
+    attach(model, keep=5, seed=1, layers=[model.layers[0]], **more)
+    with pytest.raises(ValueError, match=r"'layers.0' puts something of its 5 kept .* 'shared', .*leave it"):
+        model(torch.randn(2, SEQ, 4))
+
+
+def test_hooks_of_before_see_all_tokens_that_come_out():
+    model, seen = nn.Sequential(*[nn.Linear(4, 4) for _ in range(4)]), []
+    model[1].register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
+    attach(model, keep=5, seed=1)
+    model[1].register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
+    model(torch.randn(2, SEQ, 4))
+    assert seen == [SEQ, SEQ]
+
+
+class Packed(nn.Module):
+    """Attention within documents, one after the other, as vision towers have it: (S, C) or (1, S, C)."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, hidden_states, cu_seqlens, rotary_pos_emb):
+        x = hidden_states.view(-1, 8)
+        sizes = cu_seqlens.diff().tolist()
+        documents = (self.qkv(x) + rotary_pos_emb).unflatten(-1, (3, 2, 4)).split(sizes)
+        out = []
+        for each in documents:
+            q, k, v = each.permute(1, 2, 0, 3)
+            y = nn.functional.scaled_dot_product_attention(q, k, v)
+            out.append(y.transpose(0, 1).reshape(len(each), -1))  # of no tokens, torch cannot tell -1
+        return hidden_states + torch.cat(out).view(hidden_states.shape)
+
+
+class Tower(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(Packed() for _ in range(4))
+
+    def forward(self, x, cu_seqlens, rotary_pos_emb):
+        for block in self.blocks:
+            x = block(x, cu_seqlens=cu_seqlens, rotary_pos_emb=rotary_pos_emb)
+        return x
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_packed_documents_may_have_no_axis_of_samples_and_lose_all_their_tokens(flat):
+    torch.manual_seed(0)
+    model, x, places = Tower().double(), torch.randn(24, 8).double(), torch.randn(24, 24).double()
+    begins = torch.tensor([0, 3, 5, 6, 24], dtype=torch.int32)
+    route = attach(model, keep=4, seed=1)
+    clock = de.Clock()
+    out = model(x if flat else x[None], begins, places)
+    kept = {name: ids[0].long() for name, ids in route.kept().items()}
+    clock.tick(samples=1, tokens=24, route=route)
+    assert clock.layer_tokens == 24 + 4 + 4 + 24
+    route.remove()
+    expected = x
+    for name, block in model.blocks.named_children():
+        own = kept.get(f"blocks.{name}", torch.arange(24))
+        sizes = torch.bucketize(own, begins[1:], right=True).unique(return_counts=True)[1]
+        cut = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+        expected = expected.index_copy(0, own, block(expected[own], cut, places[own]))
+    torch.testing.assert_close(out.view(24, 8), expected)
+
+
+def test_streams_beside_each_other_are_routed_where_the_ids_tell_the_tokens():
+    class Streams(nn.Linear):
+        def forward(self, x):
+            return x + super().forward(x.mean(2, keepdim=True))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens = nn.Embedding(32, 8)
+            self.layers = nn.ModuleList(Streams(8, 8) for _ in range(4))
+
+        def forward(self, ids):
+            x = self.tokens(ids).unsqueeze(2).expand(-1, -1, 3, -1)
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    model, ids = Model(), torch.randint(0, 32, (2, SEQ))
+    route = attach(model, keep=5, seed=1, layers=[model.layers[1]])
+    out, own = model(ids), route.kept()["layers.1"].long()
+    assert own.shape == (2, 5)
+    route.remove()
+    before = model.layers[0](model.tokens(ids).unsqueeze(2).expand(-1, -1, 3, -1))
+    rows = torch.arange(2)[:, None]
+    expected = before.index_put((rows, own), model.layers[1](before[rows, own]))
+    torch.testing.assert_close(out, model.layers[3](model.layers[2](expected)))
+    attach(model, keep=5, seed=1, layers=[model.layers[1]])
+    with pytest.raises(ValueError, match=r"its first argument, 'x', is \(2, 6, 3, 8\); expected \(B, S, C\)"):
+        model.layers[1](torch.zeros(2, 6, 3, 8))
+
+
+def test_an_argument_of_one_stack_alone_may_be_declared():
+    class Weighted(nn.Linear):
+        def forward(self, x, importance):
+            return x + super().forward(x) * importance[..., None]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.ModuleList(nn.Sequential(nn.Linear(4, 4)) for _ in range(4))
+            self.second = nn.ModuleList(nn.Sequential(nn.Linear(4, 4)) for _ in range(3))
+            self.third = nn.ModuleList(Weighted(4, 4) for _ in range(3))
+
+        def forward(self, x, importance):
+            for layer in self.third:
+                x = layer(x, importance)
+            return x
+
+    model = Model()
+    layers = [model.third[1], model.first[0]]
+    attach(model, keep=4, seed=1, layers=layers, token_args={"importance": 1}).remove()
+    with pytest.raises(ValueError, match="unknown name 'importanc' in the arguments of layer 'third.1'; did"):
+        attach(model, keep=4, seed=1, layers=layers, token_args={"importanc": 1})
 
 
 def test_looking_at_a_layer_draws_nothing():

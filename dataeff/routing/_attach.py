@@ -96,7 +96,8 @@ def attach(
     ends = skip if skip is not None else (0, 0) if whole_input else (1, 1)
     named = _named(model, list(layers) if layers is not None else blocks(model, ends))
     for name, layer in named.items():
-        _check_layer(name, layer, token_args or {})
+        _check_layer(name, layer)
+    _check_declared(named, token_args or {})
     for name, block in parts(model, list(named.values())).items():
         warnings.warn(
             f"layer {name!r} is a part of {block!r}. If its input is added to its output outside of it, "
@@ -152,7 +153,7 @@ def _named(model: nn.Module, layers: Sequence[nn.Module]) -> dict[str, nn.Module
     return {names[id(layer)]: layer for layer in layers}
 
 
-def _check_layer(name: str, layer: nn.Module, token_args: Mapping[str, object]) -> None:
+def _check_layer(name: str, layer: nn.Module) -> None:
     """Refuse what would go wrong later, or silently."""
     if any(isinstance(hook, Hook) and hook.method == "enter" for hook in layer._forward_pre_hooks.values()):
         raise ValueError(f"layer {name!r} is routed already; remove() that route first")
@@ -161,9 +162,18 @@ def _check_layer(name: str, layer: nn.Module, token_args: Mapping[str, object]) 
             f"layer {name!r} is a {type(layer).__name__}, which is never called; name what is: "
             "attach(..., layers=[...])"
         )
-    parameters = inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters
-    if not any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters.values()):
-        for declared in set(token_args) - set(parameters):
-            raise ValueError(
-                registry.unknown(declared, list(parameters), of=f"the arguments of layer {name!r}")
-            )
+
+
+def _check_declared(layers: Mapping[str, nn.Module], token_args: Mapping[str, object]) -> None:
+    """Refuse what no layer takes: an encoder's and a decoder's may differ."""
+    takes = {
+        name: inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters
+        for name, layer in layers.items()
+    }
+    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for own in takes.values() for p in own.values()):
+        return
+    known = list(dict.fromkeys(argument for own in takes.values() for argument in own))
+    for declared in token_args:
+        if declared not in known:
+            of = f"the arguments of layer {next(iter(takes))!r}"
+            raise ValueError(registry.unknown(declared, known, of=of))

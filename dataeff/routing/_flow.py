@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from threading import get_ident
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from dataeff.routing._adapters import (
     without_cache,
 )
 from dataeff.routing._choose import choose
-from dataeff.routing._given import Given, Moved, entries, given_to, refuse_written
+from dataeff.routing._given import Given, Moved, apart, entries, given_to, refuse_written
 from dataeff.routing._inputs import first_tensor, hidden_states, vocabulary_ids, whole_input
 from dataeff.routing._outputs import hidden_of, with_hidden
 from dataeff.routing._passes import Found, Pass, Passes, in_backward
@@ -41,6 +42,8 @@ class _Inside(NamedTuple):
     seq: int
     moved: list[Moved]
     """What came with the tokens."""
+    is_flat: bool
+    """Whether they are (K, C) to the layer."""
 
 
 @attrs.define(eq=False, slots=False)
@@ -159,7 +162,7 @@ class Flow:
             return
         compiling = torch.compiler.is_compiling()
         if name and (compiling or not in_backward()):
-            self.route._meter.add(name, x)
+            self.route._meter.add(name, x if x.dim() > 2 else self._turned(x.unsqueeze(0)))
         if compiling:
             return
         if in_backward():
@@ -178,10 +181,11 @@ class Flow:
             return None
         self._refuse_another_thread()
         first = self.route.batch_first
-        given = given_to(name, layer, self._names[name], args, kwargs, batch_first=first)
+        names = self._names[name]
+        given = given_to(name, layer, names, args, kwargs, batch_first=first, shape=self._shape)
         inside = self._into(given)
         if layer.training and (torch.compiler.is_compiling() or not in_backward()):
-            self.route._meter.add(name, given.hidden if inside is None else self._turned(inside.taken))
+            self.route._meter.add(name, self._turned(given.x if inside is None else inside.taken))
         if inside is None:
             return None
         kept = self._kept(given, inside.chosen.ids, inside.seq)
@@ -189,7 +193,7 @@ class Flow:
         def travels(argument: str, value: Any) -> Any:
             return self._travel(argument, value, kept, inside.moved)
 
-        return given.with_tokens(self._turned(inside.taken), travels)
+        return given.with_tokens(self._given(inside.taken, given.is_flat), travels)
 
     def _kept(self, given: Given, ids: Tensor, seq: int) -> Kept:
         own, any_heads = self._heads[given.name]
@@ -203,7 +207,7 @@ class Flow:
         own, first = self._again(name, x) if again else (self._asked(name), False)
         if name != segment:
             if first and own.chosen is not None:
-                self._inside[segment] = _Inside(None, x, own.chosen, own.seq, [])
+                self._inside[segment] = _Inside(None, x, own.chosen, own.seq, [], given.is_flat)
             inside = self._inside.get(segment)
             if inside is None:
                 return None
@@ -256,12 +260,12 @@ class Flow:
         if looks:
             self._look(given, chosen.ids)
         back = x if self._scope != "input" else None
-        inside = self._inside[given.name] = _Inside(back, chosen.take(x), chosen, seq, [])
+        inside = self._inside[given.name] = _Inside(back, chosen.take(x), chosen, seq, [], given.is_flat)
         return inside
 
     def _travel(self, argument: str, value: Any, kept: Kept, moved: list[Moved]) -> Any:
         compiling = torch.compiler.is_compiling()  # it cannot compare others
-        known = Tensor if compiling else (Tensor, tuple, list, dict)
+        known = Tensor if compiling else (Tensor, tuple, list, Mapping)
         if not isinstance(value, known):
             return travel(argument, value, kept, self.route.token_args)
         for own in moved:  # layers of a segment are given the same objects
@@ -281,18 +285,18 @@ class Flow:
 
         def run(x: Tensor, ids: Tensor, forward: Callable[..., Any]) -> Tensor:
             kept = self._kept(given, ids, x.shape[1])
-            taken = x.gather(1, ids.long().expand(len(x), -1).unsqueeze(-1).expand(-1, -1, x.shape[2]))
+            taken = x[torch.arange(len(x), device=ids.device).unsqueeze(1), ids]
             args, kwargs = given.with_tokens(
-                self._turned(taken),
-                lambda argument, value: travel(argument, value, kept, self.route.token_args),
+                self._given(taken, given.is_flat),
+                lambda argument, value: apart(travel(argument, value, kept, self.route.token_args)),
             )
             out = hidden_of(forward(*args, **kwargs))
-            return taken if out is None else self._turned(out)
+            return taken if out is None else self._rows(out, given.is_flat)
 
-        self._looks.at(
-            name,
-            lambda: _probe.check(name, plain, given.x, run, ids=ids, router=router, batch_first=first),
-        )
+        def look() -> bool:
+            return _probe.check(name, plain, given.x, run, ids=ids, router=router, batch_first=first)
+
+        self._looks.at(name, lambda: Context().run(look))  # nothing that records layers by a context sees it
 
     def leave(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
         """After a layer: put its output among the tokens that bypassed it, where its segment ends."""
@@ -308,8 +312,8 @@ class Flow:
                 f"layer {name!r} returns {type(output).__name__}; expected hidden states, alone or first in "
                 "a tuple, a mapping or a dataclass"
             )
-        refuse_written(name, inside.moved)
-        y = self._turned(out)
+        refuse_written(name, inside.moved, inside.taken.shape[1])
+        y = self._rows(out, inside.is_flat)
         if y.shape != inside.taken.shape:
             raise ValueError(
                 f"layer {name!r} makes {tuple(out.shape)} of the kept tokens; expected as many and as wide "
@@ -319,7 +323,7 @@ class Flow:
             del self._inside[segment]
             if self._scope != "input":
                 y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
-        return with_hidden(output, self._turned(y), inside.moved)
+        return with_hidden(output, self._given(y, inside.is_flat), inside.moved)
 
     def _refuse_another_thread(self) -> None:
         if self._thread is None or torch.compiler.is_compiling() or in_backward():
@@ -349,6 +353,14 @@ class Flow:
     def _turned(self, x: Tensor) -> Tensor:
         """From the layout of the model to (B, S, C), and back."""
         return x if self.route.batch_first else x.transpose(0, 1)
+
+    def _given(self, x: Tensor, is_flat: bool) -> Tensor:
+        """(B, S, C) as a layer gets it."""
+        return x.squeeze(0) if is_flat else self._turned(x)
+
+    def _rows(self, x: Tensor, is_flat: bool) -> Tensor:
+        """What a layer makes as (B, S, C)."""
+        return x.unsqueeze(0) if is_flat else self._turned(x)
 
     def _merge(self, hidden: Tensor, output: Tensor, ids: Tensor) -> Tensor:
         return merge(hidden, output, ids, in_place=self.route.in_place)

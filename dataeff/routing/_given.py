@@ -1,10 +1,14 @@
 """What a routed layer is called with."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from dataeff.routing._adapters import is_packed
 
 Tensor = torch.Tensor
 
@@ -24,10 +28,15 @@ class Given(NamedTuple):
     x: Tensor
     """Its hidden states, (B, S, C)."""
     hidden: Tensor
-    """The same as the model has them."""
+    """The same as the model has them: (B, S, C), (S, B, C), or (S, C) of packed documents."""
     values: dict[str, Any]
     """All arguments by name, the first of them by position."""
     by_position: int
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether hidden states have no axis of samples."""
+        return self.hidden.dim() == 2
 
     def with_tokens(
         self, hidden: Tensor, travels: Callable[[str, Any], Any]
@@ -69,14 +78,28 @@ def entries(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list) else ()
 
 
-def refuse_written(layer: str, moved: Sequence[Moved]) -> None:
+def apart(value: Any) -> Any:
+    """The same in lists and mappings of its own, so that what a layer puts there is seen by nobody.
+
+    Examples:
+        >>> given = {"losses": [1]}
+        >>> apart(given)["losses"].append(2)
+        >>> given
+        {'losses': [1]}
+    """
+    return tree_map(lambda leaf: copy.copy(leaf) if isinstance(leaf, Mapping) else leaf, value)
+
+
+def refuse_written(layer: str, moved: Sequence[Moved], keep: int) -> None:
     """Raise ValueError where a layer put something into what was made for it, which nobody else is to see.
+
+    Or where it put something of its `keep` tokens into what others share, who would take them for all tokens.
 
     Examples:
         >>> made = {"mask": torch.ones(1, 2)}
         >>> moved = Moved("context", {"mask": torch.ones(1, 4)}, made, entries(made))
         >>> made["seen"] = 1
-        >>> refuse_written("h.0", [moved])
+        >>> refuse_written("h.0", [moved], keep=2)
         Traceback (most recent call last):
         ...
         ValueError: layer 'h.0' writes into its argument 'context', of which ...
@@ -84,7 +107,15 @@ def refuse_written(layer: str, moved: Sequence[Moved]) -> None:
     for own in moved:
         now = entries(own.after)
         alike = len(now) == len(own.entries) and all(a is b for a, b in zip(now, own.entries, strict=True))
-        if own.after is not own.before and not alike:
+        if own.after is own.before:
+            known = set(map(id, own.entries))
+            new = tree_leaves([entry for entry in now if id(entry) not in known])
+            if any(isinstance(leaf, Tensor) and keep in leaf.shape[1:] for leaf in new):
+                raise ValueError(
+                    f"layer {layer!r} puts something of its {keep} kept tokens into its argument "
+                    f"{own.argument!r}, where others would take them for all: leave it out (layers=[...])"
+                )
+        elif not alike:
             raise ValueError(
                 f"layer {layer!r} writes into its argument {own.argument!r}, of which it gets a copy, since "
                 "some of it is aligned to the tokens: what it wrote would be lost; give what is written "
@@ -100,10 +131,12 @@ def given_to(
     kwargs: Mapping[str, Any],
     *,
     batch_first: bool,
+    shape: tuple[int, ...] | None = None,
 ) -> Given:
     """The arguments of a layer that takes those by position under such `names`, hidden states first.
 
-    Raises ValueError where the first is none.
+    Those of packed documents may lack an axis of samples, and those of several streams have one more, where
+    the model was called with (B, S) as in `shape`. Raises ValueError where the first argument is none.
 
     Examples:
         >>> given_to("0", nn.Identity(), ["x"], (), {"x": torch.zeros(2, 3)}, batch_first=True)
@@ -115,11 +148,19 @@ def given_to(
     values = dict(zip(at, args, strict=False)) | dict(kwargs)
     first = names[0] if names and names[0] in values else next(iter(values), "none")
     hidden = values.get(first)
-    if not isinstance(hidden, Tensor) or hidden.dim() != 3 or hidden.is_nested:
+    if not isinstance(hidden, Tensor) or hidden.is_nested or not _fits(hidden, values, shape):
         got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
         raise ValueError(
             f"layer {name!r}: its first argument, {first!r}, is {got}; expected (B, S, C). A layer of other "
             "hidden states cannot be routed: leave it out (layers=[...])"
         )
-    x = hidden if batch_first else hidden.transpose(0, 1)
+    x = hidden if batch_first or hidden.dim() == 2 else hidden.transpose(0, 1)
+    x = x.unsqueeze(0) if x.dim() == 2 else x
     return Given(name, layer, x, hidden, values, len(args))
+
+
+def _fits(hidden: Tensor, values: Mapping[str, Any], shape: tuple[int, ...] | None) -> bool:
+    if hidden.dim() == 2:
+        return is_packed(values)
+    of_ids = torch.compiler.is_compiling() or hidden.shape[:2] == shape  # else a map of features, say
+    return hidden.dim() == 3 or (hidden.dim() == 4 and of_ids)

@@ -89,7 +89,7 @@ class Ride:
         """Register the hooks."""
         self._handles.append(self.module.register_forward_pre_hook(self.before, with_kwargs=True))
         if self.after is not None:
-            self._handles.append(self.module.register_forward_hook(self.after))
+            self._handles.append(self.module.register_forward_hook(self.after, prepend=True))
 
     def keep_out_of_the_graph(self) -> None:
         """Have the hooks run around the module's compiled code, if it has some by now, and not within."""

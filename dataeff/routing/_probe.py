@@ -153,7 +153,7 @@ def _ends(layer: nn.Module, run: Run, hidden: Tensor, *orders: Tensor) -> tuple[
 
     def one(order: Tensor, forward: Callable[..., Any]) -> Tensor:
         with torch.random.fork_rng([hidden.device] * hidden.is_cuda):  # what a layer draws, it draws again
-            return run(hidden, order.view(-1, order.shape[-1]), forward)[:, [0, -1]]
+            return run(hidden, order.view(-1, order.shape[-1]), forward)[:, [0, -1]].flatten(2)
 
     def each(forward: Callable[..., Any]) -> list[Tensor]:
         return [one(order, forward) for order in orders]

@@ -70,9 +70,12 @@ class Kept(NamedTuple):
 
 
 def _misfit(name: str, value: Tensor, kept: Kept, more: str = "") -> ValueError:
+    cure = f"leave the layer out (layers=[...]), or, if it has none, token_args={{{name!r}: ()}}"
+    if more or kept.seq in value.shape:
+        cure = f"declare its token axes: attach(..., token_args={{{name!r}: ...}}){more}"
     return ValueError(
         f"the argument {name!r} has shape {tuple(value.shape)}, in which the {kept.seq} tokens are not to be "
-        f"found as is usual for it; declare its token axes: attach(..., token_args={{{name!r}: ...}}){more}"
+        f"found as is usual for it; {cure}"
     )
 
 
@@ -109,7 +112,9 @@ def _cross(name: str, value: Tensor, kept: Kept) -> Tensor:
 
 
 def _entries(name: str, value: Tensor, kept: Kept) -> Tensor:
-    """(B, S), or (n, B, S) of n kinds of position."""
+    """(B, S), or (n, B, S) of n kinds of position, or (B, S, n)."""
+    if value.dim() == 3 and value.shape[:2] in ((kept.batch, kept.seq), (1, kept.seq)):
+        return _features(name, value, kept)
     either = value.dim() == 3 and name != "position_ids" and 1 < kept.batch == value.shape[0]
     if value.shape[-1:] != (kept.seq,) or either:
         raise _misfit(name, value, kept)
@@ -149,7 +154,8 @@ def _table(name: str, value: Tensor, kept: Kept) -> Tensor:
 def packed(name: str, value: Tensor, kept: Kept) -> Tensor:
     """(n + 1,): where documents begin in all rows as one, as attention over packed sequences takes them."""
     rows = torch.arange(kept.batch, device=kept.ids.device).unsqueeze(1) * kept.seq
-    return torch.searchsorted((kept.ids + rows).flatten(), value.to(kept.ids.device)).to(value.dtype)
+    begins = torch.searchsorted((kept.ids + rows).flatten(), value.to(kept.ids.device)).to(value.dtype)
+    return begins if torch.compiler.is_compiling() else torch.unique(begins)  # without empty documents
 
 
 def _as_it_is(name: str, value: Tensor, kept: Kept) -> Tensor:
