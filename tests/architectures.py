@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 
 import torch
 import transformers
@@ -107,10 +108,14 @@ def row_of(value, b, own, axes, seq):
     """
     if isinstance(value, tuple | list):
         return tuple(row_of(each, b, own, axes, seq) for each in value)
+    if isinstance(value, dict):
+        return {name: row_of(each, b, own, axes, seq) for name, each in value.items()}
     if not isinstance(value, torch.Tensor):
         return value
     axes = (axes,) if isinstance(axes, int) else axes
     axes = [axis % value.dim() for axis in axes]
+    if value.dim() == 2 and len(value) == BATCH:  # (B, S)
+        axes = [axis for axis in axes if axis]
     for axis in axes:
         short = seq - value.shape[axis]
         value = value.index_select(axis, own[short:] - short) if value.shape[axis] > 1 else value
@@ -118,6 +123,30 @@ def row_of(value, b, own, axes, seq):
         return value
     each = value.shape[0] // BATCH if value.shape[0] % BATCH == 0 else 1
     return value[b * each : (b + 1) * each]
+
+
+def by_documents(forward, given, own):
+    """Hidden states (S, C) of packed documents: each document alone, on its own of the tokens `own`."""
+    first, hidden = next(iter(given.items()))
+    bounds = next(name for name in given if "cu_seq" in name)
+    merged = hidden.clone()
+    for begin, end in itertools.pairwise(given[bounds].tolist()):
+        mine = own[(own >= begin) & (own < end)]
+        if len(mine):
+            more = {
+                name: of_tokens(value, mine, len(hidden)) for name, value in given.items() if name != first
+            }
+            more[bounds] = given[bounds].new_tensor([0, len(mine)])
+            out = forward(hidden[mine], **more)
+            merged = merged.index_copy(0, mine, out if isinstance(out, torch.Tensor) else out[0])
+    return merged
+
+
+def of_tokens(value, own, seq):
+    """An argument of packed tokens: its entries for `own`, if it has one for each of `seq`."""
+    if isinstance(value, tuple | list):
+        return tuple(of_tokens(each, own, seq) for each in value)
+    return value[own] if isinstance(value, torch.Tensor) and value.dim() > 1 and len(value) == seq else value
 
 
 def alone(layer, calls, axes):
@@ -131,6 +160,8 @@ def alone(layer, calls, axes):
     def by_rows(*args, **kwargs):
         given = dict(zip(names, args, strict=False)) | kwargs
         first, hidden = next(iter(given.items()))
+        if hidden.dim() == 2:
+            return by_documents(forward, given, next(calls)[0].long())
         rows = []
         for b, own in enumerate(next(calls).long().expand(len(hidden), -1)):
             mine = {
