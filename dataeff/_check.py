@@ -81,6 +81,26 @@ def no_count(said: str) -> ValueError:
     )
 
 
+def is_flag() -> Validator:
+    """True or False itself, as an attrs validator: the text "false" would count as true.
+
+    Examples:
+        >>> @attrs.frozen
+        ... class Sum:
+        ...     mean: bool = attrs.field(validator=is_flag())
+        >>> Sum("false")
+        Traceback (most recent call last):
+        ...
+        ValueError: mean is 'false'; expected True or False
+    """
+
+    def check(_: object, field: "attrs.Attribute[Any]", value: object) -> None:
+        if not isinstance(value, bool):
+            raise ValueError(f"{field.name} is {value!r}; expected True or False")
+
+    return check
+
+
 def is_seed() -> Validator:
     """A whole number that can be part of a key, as an attrs validator.
 

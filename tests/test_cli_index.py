@@ -108,6 +108,7 @@ def test_show_of_a_constant_metric_has_no_correlation(tmp_path, capsys):
         (["--metric", "repetition:n"], "--metric is 'repetition:n'; expected repetition:option=value"),
         (["--metric", "repetition:k=2"], "--metric repetition:k=2: "),
         (["--metric", "repetition:n=x"], "n is 'x'; expected"),
+        (["--metric", "vocab_rarity:mean=false"], "mean is 'false'; expected True or False"),
         (["--metric", "length", "--stride", "3"], "--stride is 3 and --window is not given"),
         (["--metric", "length", "--workers", "0"], "workers is 0; expected a whole number of at least 1"),
         (["--metric", "length", "--executor", "thread"], "did you mean 'threads'"),

@@ -360,6 +360,7 @@ def test_no_samples_have_no_values(metric):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (lambda: vocab_rarity(1), "mean is 1; expected True or False"),
         (lambda: repetition(0), "n is 0; expected a whole number of at least 1"),
         (lambda: repetition(n=2.5), "n is 2.5; expected a whole number of at least 1"),
         (lambda: mtld(0), "threshold is 0; expected a number between 0 and 1, neither of them"),

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 from attrs.converters import optional
 
-from dataeff._check import is_real, is_whole, whole
+from dataeff._check import is_flag, is_real, is_whole, whole
 from dataeff.clock import AXES
 from dataeff.composition._config import arguments
 from dataeff.composition._notes import notes_on
@@ -43,11 +43,6 @@ def _as_limits(until: Any) -> dict[str, int]:
     if not isinstance(until, Mapping) or not until or not set(until) <= set(AXES):
         raise ValueError(f"until is {until!r}; expected limits on axes of the clock, as {{'tokens': 10**9}}")
     return {axis: whole(f"until {axis}", limit, low=1) for axis, limit in until.items()}
-
-
-def _check_flag(_: object, field: "attrs.Attribute[Any]", value: object) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{field.name} is {value!r}; expected True or False")
 
 
 def _check_function(_: object, field: "attrs.Attribute[Any]", value: object) -> None:
@@ -105,12 +100,12 @@ class Plan:
     until: dict[str, int] = attrs.field(converter=_as_limits, hash=False)
     seqlen: Pace | None = attrs.field(default=None, converter=optional(_as_seqlen), hash=False)
     transform: str = "truncate"
-    packed: bool = attrs.field(default=False, validator=_check_flag)
+    packed: bool = attrs.field(default=False, validator=is_flag())
     blocks: tuple[str, ...] = attrs.field(default=1, converter=_names)
     routed: tuple[str, ...] = attrs.field(default=(), converter=_names)
     keep: Pace | None = attrs.field(default=None, converter=optional(_as_keep), hash=False)
-    drops: bool = attrs.field(default=False, validator=_check_flag)
-    by_tokens: bool = attrs.field(default=False, validator=_check_flag)
+    drops: bool = attrs.field(default=False, validator=is_flag())
+    by_tokens: bool = attrs.field(default=False, validator=is_flag())
     metrics: Mapping[str, paced | window] = attrs.field(factory=dict, hash=False, validator=_check_metrics)
     schedule: Callable[[int], float] | None = attrs.field(default=None, hash=False, validator=_check_function)
     on: str = "tokens"

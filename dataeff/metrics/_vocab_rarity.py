@@ -6,6 +6,7 @@ import attrs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dataeff._check import is_flag
 from dataeff._kernel import kernel
 from dataeff.corpus import Shard
 from dataeff.metrics._base import Metric
@@ -31,7 +32,7 @@ class vocab_rarity(Metric):
         [0.182, 0.987]
     """
 
-    mean: bool = False
+    mean: bool = attrs.field(default=False, validator=is_flag())
 
     def fit(self, shard: Shard) -> NDArray[Any]:
         """How often each token id occurs in the shard. (largest id + 1,) int64."""

@@ -4,7 +4,7 @@ import attrs
 import torch
 
 from dataeff import ops
-from dataeff._check import whole
+from dataeff._check import is_flag, whole
 
 
 @attrs.frozen
@@ -31,7 +31,7 @@ class random_ltd:
         torch.Size([1, 3])
     """
 
-    shared: bool = attrs.field(default=False, kw_only=True, validator=attrs.validators.instance_of(bool))
+    shared: bool = attrs.field(default=False, kw_only=True, validator=is_flag())
     prefix: int = attrs.field(default=0, kw_only=True)
 
     @prefix.validator
