@@ -549,6 +549,14 @@ def test_damaged_values_can_be_given_anew(index):
     assert again.values("loss").tolist() == list(range(len(index)))
 
 
+def test_values_are_counted_against_what_the_index_holds_by_now(tmp_path):
+    opened = build(tmp_path / "idx", ["length"])
+    de.index.build([*TEXTS, "one more"], ["length"], out=tmp_path / "idx", progress=False)
+    with pytest.raises(ValueError, match=r"the values of 'loss' have the shape \(50,\); expected \(51,\)"):
+        opened.add({"loss": np.arange(50.0)})
+    assert len(opened.add({"loss": np.arange(51.0)}).values("loss")) == 51
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     def fail(file):
         file.write(b"half")

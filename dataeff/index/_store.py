@@ -83,7 +83,7 @@ class Index:
                 raise ValueError(f"{self.path} already holds {held[0]!r}; choose another name")
             manifest = read_manifest(self.path)
             arrays = _arrays(values)
-            _check(arrays, len(self))
+            _check(arrays, manifest["samples"])
             _add(self.path, manifest, arrays)
         return Index(self.path)
 
