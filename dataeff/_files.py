@@ -311,11 +311,11 @@ def verify(path: Path, expected: str) -> None:
         ...     verify(Path(file.name), "f00d")
         Traceback (most recent call last):
         ...
-        ValueError: ... has checksum 00000000; the manifest says f00d; rebuild it
+        ValueError: ... has checksum 00000000; the manifest says f00d
     """
     stat = path.stat()
     if (found := _checksum(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)) != expected:
-        raise ValueError(f"{path} has checksum {found}; the manifest says {expected}; rebuild it")
+        raise ValueError(f"{path} has checksum {found}; the manifest says {expected}")
 
 
 @functools.lru_cache(maxsize=256)

@@ -570,6 +570,19 @@ def test_a_commit_that_was_cut_off_is_completed_by_the_next_add(tmp_path):
     assert tree(tmp_path / "idx") == tree(tmp_path / "whole")
 
 
+def test_a_commit_that_was_cut_off_says_what_finishes_it(tmp_path):
+    build(numbered(150), tmp_path / "idx")
+    opened = de.index.open(tmp_path / "idx")
+    with commit_cut_off(2), pytest.raises(Cut):
+        build(numbered(SAMPLES), tmp_path / "idx")
+    for index in (opened, de.index.open(tmp_path / "idx")):
+        with pytest.raises(ValueError, match="was cut off or is under way; run the same build again, which"):
+            index.order("length")
+    build(numbered(SAMPLES), tmp_path / "idx")
+    with pytest.raises(ValueError, match="has changed since it was opened; open it again"):
+        opened.order("length")
+
+
 # Files of an index that are damaged.
 
 

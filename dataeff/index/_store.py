@@ -118,11 +118,22 @@ class Index:
     def _read(self, metric: str, name: str) -> NDArray[Any]:
         expected = self._entry(metric)["checksums"][name]
         path = self.path / metric / f"{name}.npy"
-        array = _files.read_array(path)
-        if name != "fitted" and len(array) != len(self):
-            raise ValueError(f"{path} has {len(array)} entries; the manifest says {len(self)}; rebuild it")
-        _files.verify(path, expected)
+        try:
+            array = _files.read_array(path)
+            if name != "fitted" and len(array) != len(self):
+                raise ValueError(f"{path} has {len(array)} entries; the manifest says {len(self)}")
+            _files.verify(path, expected)
+        except ValueError as error:
+            raise ValueError(f"{error}; {self._cure()}") from None
         return array
+
+    def _cure(self) -> str:
+        """Of a file that is not what the manifest says."""
+        if (self.path / "parts/manifest.json").exists():
+            return "an addition was cut off or is under way; run the same build again, which finishes it"
+        if read_manifest(self.path)["metrics"] != self._entries:
+            return f"{self.path} has changed since it was opened; open it again"
+        return "rebuild it"
 
     def __reduce__(self) -> tuple[type["Index"], tuple[Path]]:
         return Index, (self.path,)
