@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dataeff as de
 from dataeff.index import _build
-from dataeff.metrics import per_sample
+from dataeff.metrics import _base, per_sample
 from dataeff.metrics._base import identity
 
 TEXTS = [f"{'ab' * (i % 7)}{i}" for i in range(50)]
@@ -311,6 +311,16 @@ def test_a_function_mended_after_an_error_is_not_mixed_with_its_old_values(tmp_p
         ValueError, match=r"holds 'score' made by .* of code .*, not by .* of code .*; give the metric"
     ):
         build(tmp_path / "idx", metrics=[make("3.0")])
+
+
+def test_what_another_python_compiled_says_so(tmp_path, monkeypatch):
+    build(tmp_path / "idx")
+    monkeypatch.setattr(_base, "_PYTHON", "3.99")
+    with pytest.raises(
+        ValueError, match=r"in Python 3\.99; code is known by what .* build with Python 3\.1\d, g"
+    ):
+        build(tmp_path / "idx")
+    build(tmp_path / "idx", ["length", "vocab_rarity"])
 
 
 @pytest.mark.parametrize("how", ["class", "partial", "method"])

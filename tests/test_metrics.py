@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 import math
 import os
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataeff import index, metrics
+from dataeff import index, metrics, registry
 from dataeff.corpus import from_samples
 
 samples = st.lists(st.lists(st.integers(0, 300), max_size=30), min_size=1, max_size=20)
@@ -242,10 +243,61 @@ def test_a_metric_is_known_by_all_that_its_arrays_hold(make, nest):
 
 
 def test_what_is_plain_is_known_by_what_it_prints():
-    assert metrics.identity(weighted((1, {"a": [2.5]}))) == "weighted(table=(1, {'a': [2.5]}))"
-    assert metrics.identity(weighted(np.ndarray)) == "weighted(table=<class 'numpy.ndarray'>)"
-    assert metrics.identity(weighted(1, hidden=len)) == "weighted(table=1)"
-    assert " of code " in metrics.identity(weighted(1, hidden=closure))
+    plain = {1: "1", (1, 2.5): "(1, 2.5)", np.ndarray: "<class 'numpy.ndarray'>"}
+    said = {metrics.identity(weighted(held)).partition(" of code ") for held in plain}
+    assert {made for made, _, _ in said} == {f"weighted(table={printed})" for printed in plain.values()}
+    assert len({code for _, _, code in said}) == 1
+    assert metrics.identity(weighted(1, hidden=len)) == metrics.identity(weighted(1))
+    assert metrics.identity(weighted(1, hidden=closure)) != metrics.identity(weighted(1))
+
+
+def test_a_built_in_metric_is_known_by_name_and_parameters():
+    """So an index stays what it is when their code, or the Python that runs it, is another."""
+    for plugin in registry.plugins("metrics"):
+        if plugin.distribution == "dataeff":
+            metric = plugin.load()()
+            assert metrics.identity(metric) == repr(metric)
+
+
+METHODS = [
+    "def score(self, shard, fitted): return [{0}] * len(shard)",
+    "def fit(self, shard): return [{0}]",
+    "@staticmethod\n    def own(): return {0}",
+    "@property\n    def own(self): return {0}",
+    "@functools.cached_property\n    def own(self): return {0}",
+    "@functools.lru_cache\n    def own(self): return {0}",
+    "def __attrs_post_init__(self): print({0})",
+]
+
+
+@pytest.mark.parametrize("base", ["metrics.length", "weighted"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_class_of_one_s_own_is_known_by_its_methods(method, base):
+    def make(value):
+        scope = {"attrs": attrs, "functools": functools, "metrics": metrics, "weighted": weighted}
+        scope["__name__"] = __name__
+        slots = "cached_property" not in method  # attrs would make another method of it
+        exec(f"@attrs.frozen(slots={slots})\nclass own({base}):\n    {method.format(value)}", scope)  # noqa: S102
+        return scope["own"](*([1] if base == "weighted" else []))
+
+    known = {metrics.identity(make(value)) for value in (1, 7)}
+    assert len(known) == 2
+    assert known == {metrics.identity(make(value)) for value in (1, 7)}
+
+
+def test_a_class_is_known_by_the_methods_that_it_inherits_and_calls():
+    def make(value):
+        class first(weighted):
+            def score(self, shard, fitted):
+                return np.full(len(shard), value)
+
+        class second(first):
+            def score(self, shard, fitted):
+                return super().score(shard, fitted)
+
+        return second(1)
+
+    assert metrics.identity(make(1)) == metrics.identity(make(1)) != metrics.identity(make(2))
 
 
 def test_a_metric_with_fit_and_no_merge_says_so():

@@ -114,9 +114,9 @@ def _fingerprint(run: Run, out: Path, held: dict[str, Any] | None, known: int) -
 def _refuse_others(out: Path, entries: Mapping[str, Any], made_by: Mapping[str, str], *, grown: int) -> None:
     """ValueError if the index holds one of the metrics made otherwise, or lacks one that must grow too."""
     for name, made in made_by.items():
-        if name in entries and entries[name]["made_by"] != made:
+        if name in entries and (held := entries[name]["made_by"]) != made:
             raise ValueError(
-                f"{out} holds {name!r} made by {entries[name]['made_by']}, not by {made}; "
+                f"{out} holds {name!r} made by {held}, not by {made}; {_python_of(held, made)}"
                 "give the metric another name, or delete the index"
             )
     left = [name for name in entries if name not in made_by]
@@ -125,6 +125,13 @@ def _refuse_others(out: Path, entries: Mapping[str, Any], made_by: Mapping[str, 
             f"the corpus has grown by {grown} samples, and {out} also holds {', '.join(map(repr, left))}; "
             "name them too, so that all metrics cover all samples, or give another out="
         )
+
+
+def _python_of(held: str, made: str) -> str:
+    """What to do first where another Python made the values: it compiles the same code to something else."""
+    versions = [text.rpartition(" in Python ")[2] for text in (held, made) if " in Python " in text]
+    differ = len(set(versions)) == 2
+    return f"code is known by what Python compiles it to: build with Python {versions[0]}, " if differ else ""
 
 
 def _computed(

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType
@@ -18,6 +19,8 @@ from dataeff import corpus, registry
 from dataeff._numbers import numbers
 from dataeff._repr import qualified
 from dataeff.corpus import Shard
+
+_PYTHON = "{}.{}".format(*sys.version_info)
 
 
 class Metric(abc.ABC):
@@ -140,7 +143,9 @@ def resolve(metric: Any) -> tuple[str, Metric]:
 def identity(metric: Metric) -> str:
     """What made the values: the code that makes the metric, and a hash of the code of functions in it.
 
-    Arrays stand for all that they hold, and sets for their items in order.
+    The methods of a class are functions in it, unless it is one of this library. Arrays stand for all that
+    they hold, and sets for their items in order. What Python compiles code to differs from version to
+    version, so that is named beside the hash.
 
     Raises ValueError for a metric that prints with its address, and so differently in every process.
 
@@ -157,7 +162,29 @@ def identity(metric: Metric) -> str:
             "make the class @attrs.frozen, or use a function at the top of a module"
         )
     codes = [_function(value) for _, value in _fields(metric) if hasattr(value, "__code__")]
-    return f"{made} of code {', '.join(codes)}" if codes else made
+    if methods := _methods(type(metric)):
+        codes.append(_hash("\0".join(f"{name} {_function(own)}" for name, own in methods).encode()))
+    return f"{made} of code {', '.join(codes)} in Python {_PYTHON}" if codes else made
+
+
+def _methods(made: type) -> list[tuple[str, Any]]:
+    """Names and functions of a class and of what it derives from, but for those of this library."""
+    own = [vars(base) for base in made.__mro__ if base.__module__.partition(".")[0] != "dataeff"]
+    named = [(name, _undecorated(held)) for fields in own for name, held in sorted(fields.items())]
+    return [(name, held) for name, held in named if hasattr(held, "__code__") and not _generated(name)]
+
+
+def _undecorated(held: Any) -> Any:
+    """The function of a property, a class method or a cache."""
+    if hasattr(held, "__code__"):
+        return held
+    within = (getattr(held, name) for name in ("__wrapped__", "fget", "func") if hasattr(held, name))
+    return next(within, held)
+
+
+def _generated(name: str) -> bool:
+    """By attrs or a dataclass, say: other versions of these write other code."""
+    return name.startswith("__") and name not in ("__attrs_post_init__", "__post_init__")
 
 
 def _function(function: Any) -> str:

@@ -78,9 +78,10 @@ def upper(ids):
 
 
 def test_it_prints_without_addresses(tokenizer):
-    assert de.metrics.identity(flesch()) == "flesch(decode=None)"
+    assert de.metrics.identity(flesch()).startswith("flesch(decode=None) of code ")
     assert de.metrics.identity(flesch(upper)).startswith(f"flesch(decode={__name__}.upper) of code ")
-    assert de.metrics.identity(flesch(tokenizer.decode)) == "flesch(decode=tokenizers.Tokenizer.decode)"
+    said = de.metrics.identity(flesch(tokenizer.decode))
+    assert said.startswith("flesch(decode=tokenizers.Tokenizer.decode) of code ")
 
 
 def test_it_compares_and_pickles(tokenizer):
