@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -175,6 +176,25 @@ def test_a_curriculum_compares_prints_and_pickles(index):
     copy = pickle.loads(pickle.dumps(curriculum))  # noqa: S301
     assert copy == curriculum
     assert copy.order.tolist() == curriculum.order.tolist()
+
+
+def test_what_was_pickled_over_an_index_is_refused_over_another(tmp_path):
+    texts = ["a" * n for n in range(1, 50)]
+    index = de.index.build(texts, ["length"], out=tmp_path, progress=False).add({"loss": range(49)})
+    curriculum = Curriculum(index, {"loss": paced(linear(10, 49, steps=9))})
+    pickled = pickle.dumps(de.samplers.curriculum(curriculum, batch_size=4, seed=1))
+    index.add({"rank": range(49)})
+    assert pickle.loads(pickled).curriculum == curriculum  # noqa: S301
+    (tmp_path / "loss/order.npy").write_bytes(b"damaged")
+    index.add({"loss": range(49, 0, -1)})
+    with pytest.raises(ValueError, match="holds other values of 'loss' than when this was pickled; make it"):
+        pickle.loads(pickled)  # noqa: S301
+    shutil.rmtree(tmp_path)
+    de.index.build([*texts, "zz"], ["length"], out=tmp_path, progress=False)
+    with pytest.raises(
+        ValueError, match=r"has grown or is another index since .* make it again, from dataeff"
+    ):
+        pickle.loads(pickled)  # noqa: S301
 
 
 V_SHAPE = join([linear(80, 0, steps=6), linear(0, 60, steps=8)], boundaries=[6])

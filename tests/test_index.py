@@ -500,7 +500,7 @@ def test_an_unknown_metric_names_the_known(index):
         index.values("lose")
 
 
-def test_an_index_pickles_as_its_path_and_compares(index):
+def test_an_index_pickles_as_its_path_and_fingerprint_and_compares(index):
     assert pickle.loads(pickle.dumps(index)) == index  # noqa: S301
     assert len(pickle.dumps(index)) < 500
 

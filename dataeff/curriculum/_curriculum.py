@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -181,5 +181,21 @@ class Curriculum:
             told.append(f"{name!r} reaches {how.by} {how.pace(0)}, and its easiest sample has {easiest}")
         return "; ".join(told)
 
-    def __reduce__(self) -> tuple[type["Curriculum"], tuple[Index, Mapping[str, paced | window]]]:
-        return Curriculum, (self.index, self.metrics)
+    def __reduce__(self) -> tuple[Callable[..., "Curriculum"], tuple[Any, ...]]:
+        return _unpickled, (self.index, self.metrics, _checksums(self.index, self.metrics))
+
+
+def _checksums(index: Index, metrics: Iterable[str]) -> dict[str, dict[str, str] | None]:
+    held = index.checksums()
+    return {name: held.get(name) for name in metrics}
+
+
+def _unpickled(
+    index: Index, metrics: Mapping[str, paced | window], checksums: dict[str, dict[str, str] | None]
+) -> Curriculum:
+    found = _checksums(index, metrics)
+    if others := ", ".join(repr(name) for name in metrics if found[name] != checksums[name]):
+        raise ValueError(
+            f"{index.path} holds other values of {others} than when this was pickled; make it again"
+        )
+    return Curriculum(index, metrics)

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +135,17 @@ class Index:
             return f"{self.path} has changed since it was opened; open it again"
         return "rebuild it"
 
-    def __reduce__(self) -> tuple[type["Index"], tuple[Path]]:
-        return Index, (self.path,)
+    def __reduce__(self) -> tuple[Callable[..., "Index"], tuple[Path, str]]:
+        return _unpickled, (self.path, self.fingerprint)
+
+
+def _unpickled(path: Path, fingerprint: str) -> Index:
+    if (found := (index := Index(path)).fingerprint) != fingerprint:
+        raise ValueError(
+            f"{path} has grown or is another index since this was pickled: the fingerprint was {fingerprint} "
+            f"and is {found}; make it again, from dataeff.index.open"
+        )
+    return index
 
 
 def whole(index: Index, metrics: Iterable[str]) -> dict[str, Index]:
