@@ -36,7 +36,10 @@ def write(path: Path, fill: Callable[[BinaryIO], None], *, sync: bool = True) ->
 
 
 def write_all(paths: Sequence[Path], fill: Callable[[list[BinaryIO]], None], *, sync: bool = True) -> None:
-    """The same for several files at once: all are whole before the first appears.
+    """The same for several files at once: all are whole before any appears.
+
+    The last of several is gone while the others are put in place: if that is cut off, it is missed, and no
+    mixture of old and new is taken for whole.
 
     Examples:
         >>> import tempfile
@@ -54,6 +57,8 @@ def write_all(paths: Sequence[Path], fill: Callable[[list[BinaryIO]], None], *, 
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
+        if len(paths) > 1:
+            paths[-1].unlink(missing_ok=True)
         for written, path in zip(beside, paths, strict=True):
             written.replace(path)
     finally:

@@ -462,7 +462,32 @@ def test_a_full_disk_leaves_nothing_of_a_corpus_that_is_written(tmp_path, disk, 
     assert len(list(disk.iterdir())) == 3
 
 
-# Corpora that grow or change.
+# Corpora that are written, grow or change.
+
+
+@pytest.mark.parametrize("format", ["megatron", "npy"])
+@pytest.mark.parametrize("samples", [[[1], [2, 3]], None], ids=["over another", "anew"])
+def test_a_corpus_cut_off_between_its_two_files_is_refused(tmp_path, monkeypatch, format, samples):
+    path, moved, replace = tmp_path / "c.npy", [], Path.replace
+    if samples:
+        de.corpus.from_samples(samples).write(path, format)
+
+    def replace_one(self, target):
+        if moved:
+            raise Cut
+        moved.append(replace(self, target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_one)
+        with pytest.raises(Cut):
+            de.corpus.from_samples([[7, 8], [9]]).write(path, format)
+    for opened in (path, tmp_path / "c.npy.bin", tmp_path / "c.npy.idx", tmp_path):
+        with pytest.raises(
+            (FileNotFoundError, ValueError), match=r"no (corpus at )?[^ ]*c\.npy|is not beside it"
+        ):
+            de.corpus.open(opened)
+    written = de.corpus.from_samples([[7, 8], [9]]).write(path, format)
+    assert [sample.tolist() for sample in written] == [[7, 8], [9]]
 
 
 def _as_list(folder, samples):

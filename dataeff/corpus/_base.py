@@ -130,7 +130,8 @@ class Corpus(abc.ABC):
         """Write the corpus as `megatron` or `npy` and give the corpus that reads it, memory-mapped.
 
         Text under a tokenizer is tokenized once this way, and read at the speed of memory from then on. The
-        files appear whole or not at all.
+        files appear whole or not at all. If that is cut off between the two files of a corpus, opening them
+        is refused: write them again.
 
         Args:
             path: for `megatron` the prefix of the two files, `path.bin` and `path.idx`. For `npy` the file:

@@ -41,7 +41,7 @@ def _megatron(corpus: Corpus, path: Path, dtype: np.dtype[Any]) -> Corpus:
         dtype = np.dtype(f"i{dtype.itemsize}")
 
     def fill(files: list[BinaryIO]) -> None:
-        tokens, index = files
+        index, tokens = files
         offsets = _put_tokens(tokens, corpus, dtype)
         count, lengths = len(offsets) - 1, np.diff(offsets)
         if (longest := int(lengths.max())) >= 2**31:
@@ -51,7 +51,7 @@ def _megatron(corpus: Corpus, path: Path, dtype: np.dtype[Any]) -> Corpus:
         index.write((offsets[:-1] * dtype.itemsize).astype("<i8").tobytes())
         index.write(np.arange(count + 1, dtype="<i8").tobytes())
 
-    _files.write_all([beside(path, "bin"), beside(path, "idx")], fill)
+    _files.write_all([beside(path, "idx"), beside(path, "bin")], fill)
     return megatron(path)
 
 
