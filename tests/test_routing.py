@@ -966,6 +966,166 @@ def test_an_argument_of_one_stack_alone_may_be_declared():
         attach(model, keep=4, seed=1, layers=layers, token_args={"importanc": 1})
 
 
+def test_tables_of_which_all_samples_read_the_first_row_are_noticed():
+    class FirstRow(nn.Linear):
+        def forward(self, x, cos):
+            return x + super().forward(x * cos[0]) + x.mean(1, keepdim=True)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(FirstRow(4, 4) for _ in range(4))
+
+        def forward(self, x, cos):
+            for layer in self.layers:
+                x = layer(x, cos)
+            return x
+
+    model, x, cos = Model(), torch.randn(3, SEQ, 4), torch.randn(1, SEQ, 4)
+    route = attach(model, keep=5, seed=1)
+    with pytest.raises(ValueError, match=r"reads the first row of a table for all of them, .*shared=True"):
+        model(x, cos)
+    route.remove()
+    attach(model, router=random_ltd(shared=True), keep=5, seed=1)
+    model(x, cos)
+
+
+def test_windows_as_long_as_the_first_sequence_are_noticed_in_a_longer_one():
+    class Window(nn.Module):
+        def forward(self, x):
+            places = torch.arange(x.shape[1])
+            mask = (places[:, None] - places).abs() < 8
+            return x + nn.functional.scaled_dot_product_attention(x, x, x, mask)
+
+    model = nn.Sequential(*[Window() for _ in range(4)])
+    attach(model, keep=4, seed=1)
+    for _ in range(3):
+        model(torch.randn(2, 8, 4))
+    with pytest.raises(ValueError, match="layer '1' knows by itself where its tokens stand"):
+        model(torch.randn(2, 16, 4))
+
+
+def test_positions_that_packed_layers_compute_of_where_documents_begin_are_noticed():
+    class Counts(Packed):
+        def forward(self, hidden_states, cu_seqlens, rotary_pos_emb):
+            places = torch.cat([torch.arange(size) for size in cu_seqlens.diff().tolist()])
+            return super().forward(hidden_states, cu_seqlens, places[:, None] * 0.05 * rotary_pos_emb)
+
+    model = Tower()
+    model.blocks = nn.ModuleList(Counts() for _ in range(4))
+    attach(model, keep=5, seed=1)
+    with pytest.raises(ValueError, match="layer 'blocks.1' knows by itself where its tokens stand"):
+        model(torch.randn(24, 8), torch.tensor([0, 6, 24]), torch.ones(24, 24))
+
+
+def test_samples_that_are_taken_for_tokens_are_noticed_though_none_would_be_dropped():
+    block = nn.TransformerEncoderLayer(16, 2, 24, batch_first=False)
+    model = nn.Sequential(*[copy.deepcopy(block) for _ in range(4)])
+    attach(model, keep=4, seed=1, batch_first=True)
+    with pytest.raises(ValueError, match=r"mixes samples and not tokens.*batch_first=False"):
+        model(torch.randn(SEQ, 3, 16))
+
+
+@pytest.mark.parametrize("router", ["random_ltd", "span"])
+def test_what_layers_hand_to_others_is_of_the_same_tokens_or_refused(router):
+    class Keys(nn.Linear):
+        def forward(self, x, keys=None):
+            own = super().forward(x)
+            return x + (own if keys is None else keys), own
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(Keys(4, 4) for _ in range(5))
+
+        def forward(self, x, until):
+            keys = None
+            for i, layer in enumerate(self.layers):
+                x, keys = layer(x, keys if i in until else None)
+            return x
+
+    model, x = Model(), torch.randn(2, SEQ, 4)
+    attach(model, router=router, keep=5, seed=1)
+    model(x, until=())
+    if router == "span":
+        model(x, until=(2, 3))
+    else:
+        with pytest.raises(ValueError, match="layer 'layers.2' is given what layer 'layers.1' returned"):
+            model(x, until=(2, 3))
+    with pytest.raises(ValueError, match="layer 'layers.4' is given what layer 'layers.3' returned"):
+        model(x, until=(4,))
+
+
+def test_lists_of_parts_of_blocks_that_run_in_turn_are_refused():
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.ModuleList(nn.Sequential(nn.Linear(4, 4)) for _ in range(4))
+            self.second = nn.ModuleList(nn.Sequential(nn.Linear(4, 4)) for _ in range(4))
+            self.norm = nn.LayerNorm(4)
+
+        def forward(self, x):
+            for first, second in zip(self.first, self.second, strict=True):
+                x = x + first(self.norm(x))
+                x = x + second(self.norm(x))
+            return x
+
+    model = Parts()
+    route = attach(model, keep=5, seed=1)
+    with pytest.raises(ValueError, match="blocks of 'first' and 'second' run in turn, so each may be a part"):
+        model(torch.randn(2, SEQ, 4))
+    route.remove()
+
+
+def test_a_layer_that_returns_something_else_first_is_told_of_before_it_drops():
+    class Two(nn.Module):
+        def forward(self, x, text):
+            return text, x
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(Two() for _ in range(4))
+
+        def forward(self, x, text):
+            for layer in self.layers:
+                text, x = layer(x, text)
+            return x
+
+    attach(model := Model(), keep=4, seed=1)
+    with pytest.raises(
+        ValueError, match=r"makes \(2, 4, 8\) of the kept .*, \(2, 12, 8\), alone or first in"
+    ):
+        model(torch.randn(2, SEQ, 8), torch.randn(2, 4, 8))
+
+
+def test_arguments_of_wrapped_layers_are_known_by_name():
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model, x, freqs = WithFreqs(), torch.ones(2, SEQ, 4), torch.arange(1.0, SEQ + 1)[None, :, None]
+    model.layers = nn.ModuleList(checkpoint_wrapper(layer) for layer in model.layers)
+    route = attach(model, keep=5, seed=1)
+    out, own = model(x, freqs.expand(1, SEQ, 4)), route.kept()["layers.1"].long()
+    times = torch.full((2, SEQ), 2.0).scatter(1, own, 3.0)[..., None]
+    torch.testing.assert_close(out, (freqs**times).expand(2, SEQ, 4))
+
+
+class Freqs(nn.Module):
+    def forward(self, x, freqs):
+        return x * freqs
+
+
+class WithFreqs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Freqs() for _ in range(3))
+
+    def forward(self, x, freqs):
+        for layer in self.layers:
+            x = layer(x, freqs)
+        return x
+
+
 def test_looking_at_a_layer_draws_nothing():
     class Noisy(nn.Module):
         def forward(self, x):

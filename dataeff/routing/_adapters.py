@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dataeff.routing._rules import RULES, Kept, packed
+from dataeff.routing._stack import unwrapped
 
 Tensor = torch.Tensor
 _MASKED = -5000.0  # an additive mask at or below it hides a token: -1e4 is the largest that is in use
@@ -62,7 +63,7 @@ def arguments(layer: nn.Module) -> list[str]:
         >>> arguments(nn.Linear(2, 2))
         ['input']
     """
-    parameters = inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters.values()
+    parameters = inspect.signature(unwrapped(layer).forward).parameters.values()
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
@@ -166,7 +167,7 @@ def _block_mask(mask: Any, kept: Kept) -> Any:
 
     def at_their_places(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         row = rows[b] if len(ids) > 1 else b * 0
-        return rule(b, h, ids[row, q], ids[row, k])  # type: ignore[no-any-return]
+        return rule(b if mask.shape[0] > 1 else b * 0, h, ids[row, q], ids[row, k])  # type: ignore[no-any-return]
 
     keep = ids.shape[1]
     return create_block_mask(at_their_places, kept.batch, mask.shape[1], keep, keep, device=str(ids.device))

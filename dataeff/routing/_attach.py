@@ -17,7 +17,7 @@ from dataeff.pacing import axis, constant
 from dataeff.routing._flow import Flow
 from dataeff.routing._hook import Hook, Ride
 from dataeff.routing._route import Route
-from dataeff.routing._stack import blocks, is_batch_first, is_called, parts, siblings
+from dataeff.routing._stack import blocks, is_batch_first, is_called, parts, siblings, unwrapped
 
 
 def attach(
@@ -125,9 +125,9 @@ def attach(
         batch_first=is_batch_first(named.values()) if batch_first is None else batch_first,
         check=check,
     )
-    flow = Flow(route)
+    flow = Flow(route, found=layers is None)
     if hasattr(made, "gate"):
-        plain = [getattr(layer, "_orig_mod", layer) for layer in named.values()]
+        plain = [unwrapped(layer) for layer in named.values()]
         for layer, gate in [(layer, made.gate(layer)) for layer in plain]:
             layer.add_module(type(made).__name__, gate)
     marked = [block for block in stack if names[id(block)] not in named]
@@ -166,10 +166,7 @@ def _check_layer(name: str, layer: nn.Module) -> None:
 
 def _check_declared(layers: Mapping[str, nn.Module], token_args: Mapping[str, object]) -> None:
     """Refuse what no layer takes: an encoder's and a decoder's may differ."""
-    takes = {
-        name: inspect.signature(getattr(layer, "_orig_mod", layer).forward).parameters
-        for name, layer in layers.items()
-    }
+    takes = {name: inspect.signature(unwrapped(layer).forward).parameters for name, layer in layers.items()}
     if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for own in takes.values() for p in own.values()):
         return
     known = list(dict.fromkeys(argument for own in takes.values() for argument in own))

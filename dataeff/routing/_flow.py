@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import attrs
@@ -22,12 +21,14 @@ from dataeff.routing._adapters import (
 )
 from dataeff.routing._choose import choose
 from dataeff.routing._given import Given, Moved, apart, entries, given_to, refuse_written
+from dataeff.routing._guard import Guard
 from dataeff.routing._inputs import first_tensor, hidden_states, vocabulary_ids, whole_input
 from dataeff.routing._outputs import hidden_of, with_hidden
 from dataeff.routing._passes import Found, Pass, Passes, in_backward
 from dataeff.routing._residual import merge
 from dataeff.routing._route import Route
 from dataeff.routing._rules import Kept
+from dataeff.routing._stack import unwrapped
 
 Tensor = torch.Tensor
 
@@ -63,6 +64,8 @@ class Flow:
     """
 
     route: Route
+    found: bool = False
+    """Whether the layers were found by themselves."""
     _tokens: Tensor | None = attrs.field(default=None, init=False, repr=False)
     """What the model was called with, for a router that asks for it."""
     _shape: tuple[int, ...] | None = attrs.field(default=None, init=False, repr=False)
@@ -78,8 +81,7 @@ class Flow:
     """Whether a training pass began and no routed layer was called yet."""
     _moment: Tensor | None = attrs.field(default=None, init=False, repr=False)
     """The step and the micro-batch that calls are counted in."""
-    _thread: int | None = attrs.field(default=None, init=False, repr=False)
-    """That began the last pass."""
+    _guard: Guard = attrs.field(factory=Guard, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         layers, self._scope = self.route.layers, self.route._scope
@@ -100,7 +102,7 @@ class Flow:
             "_inside": {},
             "_tokens": None,
             "_awaits": False,
-            "_thread": None,
+            "_guard": Guard(),
         }
 
     def begin(self, name: str, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -112,8 +114,9 @@ class Flow:
                 return self.mark(name, model, args, kwargs)
             for ride in self.route._rides:
                 ride.keep_out_of_the_graph()
-            self._awaits, self._shape, self._thread = model.training, None, get_ident()
+            self._awaits, self._shape = model.training, None
             self._passes.begin()
+            self._guard.begin()
         self.route._kept.clear()
         self._calls.clear()
         self._inside.clear()
@@ -158,9 +161,11 @@ class Flow:
     def mark(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a block that is not routed: remember whose input it is, or learn whose is run again."""
         x = hidden_states(args, kwargs) if name else first_tensor(args, kwargs)
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
+            self._guard.refuse_left(name, (args, kwargs))
         if not layer.training or x is None:
             return
-        compiling = torch.compiler.is_compiling()
         if name and (compiling or not in_backward()):
             self.route._meter.add(name, x if x.dim() > 2 else self._turned(x.unsqueeze(0)))
         if compiling:
@@ -179,7 +184,8 @@ class Flow:
         if not (layer.training or self.evaluates):
             self._inside.pop(self._segments[name], None)
             return None
-        self._refuse_another_thread()
+        if not torch.compiler.is_compiling():
+            self._refuse(name, args, kwargs)
         first = self.route.batch_first
         names = self._names[name]
         given = given_to(name, layer, names, args, kwargs, batch_first=first, shape=self._shape)
@@ -194,6 +200,14 @@ class Flow:
             return self._travel(argument, value, kept, inside.moved)
 
         return given.with_tokens(self._given(inside.taken, given.is_flat), travels)
+
+    def _refuse(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._guard.refuse_left(name, (args, kwargs))
+        if in_backward():
+            return
+        self._guard.refuse_another_thread()
+        if self.found:
+            self._guard.refuse_in_turn(name, again=self._calls.get(name, 0) > 0)
 
     def _kept(self, given: Given, ids: Tensor, seq: int) -> Kept:
         own, any_heads = self._heads[given.name]
@@ -254,6 +268,8 @@ class Flow:
                 f"{self._shape}: say attach(..., batch_first={not self.route.batch_first})"
             )
         if own.keep >= seq:
+            if looks and len(x) > seq:
+                self._look_at_layout(given)
             return None
         place = self._places[given.name] + len(self._places) * own.call
         chosen = own.chosen or choose(self.route, given, own, place=place, tokens=self._tokens)
@@ -277,31 +293,53 @@ class Flow:
 
     def _look(self, given: Given, ids: Tensor) -> None:
         """Refuse, before it first drops tokens, a layer that cannot do without the others."""
-        name = given.name
-        if name in self._looks.told or is_packed(given.values):
-            return
-        plain = getattr(given.layer, "_orig_mod", given.layer)
+        name, x = given.name, given.x
+        begins = next((value for key, value in given.values.items() if is_packed({key: value})), None)
+        if begins is not None and len(x) > 1:
+            return  # documents go over rows
         first, router = self.route.batch_first, self.route.router
-
-        def run(x: Tensor, ids: Tensor, forward: Callable[..., Any]) -> Tensor:
-            kept = self._kept(given, ids, x.shape[1])
-            taken = x[torch.arange(len(x), device=ids.device).unsqueeze(1), ids]
-            args, kwargs = given.with_tokens(
-                self._given(taken, given.is_flat),
-                lambda argument, value: apart(travel(argument, value, kept, self.route.token_args)),
-            )
-            out = hidden_of(forward(*args, **kwargs))
-            return taken if out is None else self._rows(out, given.is_flat)
+        run, plain = self._run(given, begins), unwrapped(given.layer)
 
         def look() -> bool:
-            return _probe.check(name, plain, given.x, run, ids=ids, router=router, batch_first=first)
+            return _probe.check(name, plain, x, run, ids=ids, router=router, batch_first=first, begins=begins)
 
-        self._looks.at(name, lambda: Context().run(look))  # nothing that records layers by a context sees it
+        # nothing that records layers by a context variable sees it
+        self._looks.at(name, x.shape[1], lambda: Context().run(look))
+
+    def _look_at_layout(self, given: Given) -> None:
+        """Refuse a layer that would never drop tokens, since its samples are taken for them."""
+        name, x, first = given.name, given.x, self.route.batch_first
+        run, plain = self._run(given, None), unwrapped(given.layer)
+
+        def look() -> bool:
+            return _probe.check_layout(name, plain, x, run, batch_first=first)
+
+        self._looks.at(f"{name} as it lies", 1, lambda: Context().run(look))
+
+    def _run(self, given: Given, begins: Any) -> _probe.Run:
+        """A layer called with some of its tokens, without a trace."""
+        seq = given.x.shape[1]
+
+        def run(x: Tensor, ids: Tensor, forward: Callable[..., Any]) -> Tensor:
+            kept = self._kept(given, ids, seq)
+            taken = x[torch.arange(len(x), device=ids.device).unsqueeze(1), ids]
+
+            def travels(argument: str, value: Any) -> Any:
+                if value is begins and ids.shape[1] == seq:
+                    return value  # in another order, but each in its document
+                return apart(travel(argument, value, kept, self.route.token_args))
+
+            args, kwargs = given.with_tokens(self._given(taken, given.is_flat), travels)
+            out = hidden_of(forward(*args, **kwargs))
+            return taken if out is None else _as_many(given.name, self._rows(out, given.is_flat), taken)
+
+        return run
 
     def leave(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
         """After a layer: put its output among the tokens that bypassed it, where its segment ends."""
-        if layer.training or self.evaluates:
-            self._refuse_another_thread()
+        eager = not torch.compiler.is_compiling()
+        if eager and (layer.training or self.evaluates) and not in_backward():
+            self._guard.refuse_another_thread()
         segment = self._segments[name]
         inside = self._inside.get(segment)
         if inside is None:
@@ -313,27 +351,14 @@ class Flow:
                 "a tuple, a mapping or a dataclass"
             )
         refuse_written(name, inside.moved, inside.taken.shape[1])
-        y = self._rows(out, inside.is_flat)
-        if y.shape != inside.taken.shape:
-            raise ValueError(
-                f"layer {name!r} makes {tuple(out.shape)} of the kept tokens; expected as many and as wide "
-                f"as they came, {tuple(inside.taken.shape)}"
-            )
+        y = _as_many(name, self._rows(out, inside.is_flat), inside.taken)
         if name == self._ends[segment]:
             del self._inside[segment]
             if self._scope != "input":
                 y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
+                if eager:
+                    self._guard.remember(name, output, keep=inside.taken.shape[1], moved=inside.moved)
         return with_hidden(output, self._given(y, inside.is_flat), inside.moved)
-
-    def _refuse_another_thread(self) -> None:
-        if self._thread is None or torch.compiler.is_compiling() or in_backward():
-            return
-        if self._thread != get_ident():
-            raise RuntimeError(
-                "two threads run this routed model at once, and each would get the other's tokens: give each "
-                "a copy of the model with a route of its own (DistributedDataParallel has processes for "
-                "that), or a lock around its forward pass"
-            )
 
     def _all(self, name: str, inside: _Inside, y: Tensor) -> Tensor:
         """The hidden states that a segment began with, in the dtype that it ends with."""
@@ -364,6 +389,15 @@ class Flow:
 
     def _merge(self, hidden: Tensor, output: Tensor, ids: Tensor) -> Tensor:
         return merge(hidden, output, ids, in_place=self.route.in_place)
+
+
+def _as_many(name: str, made: Tensor, taken: Tensor) -> Tensor:
+    if made.shape != taken.shape:
+        raise ValueError(
+            f"layer {name!r} makes {tuple(made.shape)} of the kept tokens; expected as many and as wide as "
+            f"they came, {tuple(taken.shape)}, alone or first in what it returns"
+        )
+    return made
 
 
 def _segments(layers: Mapping[str, nn.Module], *, alone: bool) -> dict[str, str]:

@@ -24,23 +24,31 @@ _HALVES = (torch.float16, torch.bfloat16)
 class Looks:
     """When layers are looked at: until something can be told of each, and ever more rarely until then.
 
+    Then again where sequences are longer than any before: a window may be as long as the first.
+
     Examples:
         >>> looks, seen = Looks(), []
         >>> for step in range(9):
-        ...     looks.at("h.1", lambda: bool(seen.append(step)))
+        ...     looks.at("h.1", 16, lambda: bool(seen.append(step)))
         >>> seen, looks.told
-        ([0, 1, 3, 7], set())
+        ([0, 1, 3, 7], {})
+        >>> for seq in (16, 16, 8, 32, 32):
+        ...     looks.at("h.2", seq, lambda: not seen.append(seq))
+        >>> seen[4:]
+        [16, 32]
     """
 
-    told: set[str] = attrs.field(factory=set, init=False)
-    """Layers that need no look any more."""
+    told: dict[str, int] = attrs.field(factory=dict, init=False)
+    """At which length something could be told of a layer."""
     _tries: dict[str, int] = attrs.field(factory=dict, init=False)
 
-    def at(self, name: str, look: Callable[[], bool]) -> None:
-        """Look at a layer that is not told yet, if that is due; `look` gives whether it could tell."""
+    def at(self, name: str, seq: int, look: Callable[[], bool]) -> None:
+        """Look at a layer that is not told for `seq` tokens, if that is due; `look` gives whether it told."""
+        if self.told.get(name, 0) >= seq:
+            return
         tries = self._tries.get(name, 0) + 1
         if not tries & (tries - 1) and look():
-            self.told.add(name)
+            self.told[name], tries = seq, 0
         self._tries[name] = tries  # one that is refused is looked at in each pass
 
 
@@ -53,6 +61,7 @@ def check(
     ids: Tensor,
     router: Any = None,
     batch_first: bool = True,
+    begins: Tensor | None = None,
 ) -> bool:
     """Raise ValueError for a layer that would take kept tokens for neighbours.
 
@@ -61,7 +70,8 @@ def check(
     samples keep. Gives whether it could be told: not where the last token's output does not depend on the
     other tokens at all, as while weights are zero.
 
-    All tokens but the last change places, and what goes with them too. A layer that attends, causally or not,
+    All tokens but the last change places, within documents if these are packed and begin at `begins`, and
+    what goes with them too. A layer that attends, causally or not,
     gives the last token the same: it sees the same tokens. One that computes rotary positions, a window, a
     recurrence or a convolution by itself does not.
 
@@ -82,7 +92,7 @@ def check(
     if seq < stay + 3 or not batch or hidden.is_meta:
         return False
     places = torch.arange(seq, device=hidden.device)
-    turned, like = _turned(places, stay), places.clamp(max=stay)
+    turned, like = _turned(places, stay, begins), _alike(places, stay, begins)
     orders = [places, turned, torch.cat([like[:-1], places[-1:]])]
     (before, after, alike), share = _ends(layer, run, hidden, *orders)
     noise = _noise(before)
@@ -101,15 +111,10 @@ def check(
             raise ValueError(
                 f"layer {name!r} is causal, and {router!r} lets tokens see later ones; take another one"
             )
-    if not tells and batch > 1:
-        (mixed,), _ = _ends(layer, run, hidden[-1:].expand_as(hidden), places)
-        if bool(((mixed - before).norm(dim=-1) > noise)[-1].any()):
-            raise ValueError(
-                f"layer {name!r} mixes samples and not tokens, as hidden states are laid out: say "
-                f"attach(..., batch_first={not batch_first})"
-            )
+    if not tells:
+        check_layout(name, layer, hidden, run, batch_first=batch_first)
     try:
-        (own, *as_first), _ = _ends(layer, run, hidden, ids, *([ids[:1]] if len(ids) > 1 else []))
+        (own, *as_last), _ = _ends(layer, run, hidden, ids, *([ids[-1:]] if len(ids) > 1 else []))
     except ValueError:  # what cannot travel says so
         raise
     except Exception as error:
@@ -117,30 +122,70 @@ def check(
             f"layer {name!r} takes {seq} tokens, and not {ids.shape[1]} of them ({type(error).__name__}: "
             f"{error}); leave it out (layers=[...]), or keep others"
         ) from error
-    for other in as_first:
-        gap = (own - other)[0].norm(dim=-1).double()
-        if bool((gap > share * reach[0, -1] + _noise(own[0])).any()):
+    for other in as_last:
+        gap = (own - other)[-1].norm(dim=-1).double()
+        if bool((gap > share * reach[-1, -1] + _noise(own[-1])).any()):
             raise ValueError(
-                f"layer {name!r} makes something else of a sample's tokens where other samples keep others. "
-                f"If an argument has an axis of heads that is as long as the batch, {batch}, it is taken for "
-                "samples: give it another, as value[None] does, or let all samples keep the same: "
-                "router=random_ltd(shared=True)"
+                f"layer {name!r} makes something else of a sample's tokens where other samples keep others: "
+                "it reads the first row of a table for all of them, or an axis of heads that is as long as "
+                f"the batch, {batch}, is taken for samples (give it another axis, as value[None] does). Or "
+                "let all samples keep the same: router=random_ltd(shared=True)"
             )
     return tells
 
 
-def _turned(places: Tensor, stay: int) -> Tensor:
+def check_layout(name: str, layer: nn.Module, hidden: Tensor, run: Run, *, batch_first: bool) -> bool:
+    """Raise ValueError for a layer to which what is taken for its samples are tokens. Gives True.
+
+    Examples:
+        >>> x = torch.randn(3, 2, 4)
+        >>> check_layout("sum", nn.Identity(), x, lambda x, ids, _: x.cumsum(0), batch_first=True)
+        Traceback (most recent call last):
+        ...
+        ValueError: layer 'sum' mixes samples and not tokens, as hidden states are laid out: say ...
+    """
+    if len(hidden) > 1:
+        places = torch.arange(hidden.shape[1], device=hidden.device)
+        (before,), _ = _ends(layer, run, hidden, places)
+        (mixed,), _ = _ends(layer, run, hidden[-1:].expand_as(hidden), places)
+        if bool(((mixed - before).norm(dim=-1) > _noise(before))[-1].any()):
+            raise ValueError(
+                f"layer {name!r} mixes samples and not tokens, as hidden states are laid out: say "
+                f"attach(..., batch_first={not batch_first})"
+            )
+    return True
+
+
+def _turned(places: Tensor, stay: int, begins: Tensor | None = None) -> Tensor:
     """All but the last and the first `stay` in another order: one cycle at random, so that none stays.
 
     Examples:
         >>> _turned(torch.arange(5), 2).tolist()
         [0, 1, 3, 2, 4]
+        >>> _turned(torch.arange(6), 0, torch.tensor([0, 3, 6])).tolist()
+        [1, 0, 2, 4, 3, 5]
     """
-    among = len(places) - stay - 1
-    cycle = stay + torch.randperm(among, generator=torch.Generator().manual_seed(0)).to(places.device)
     turned = places.clone()
-    turned[cycle] = cycle.roll(1)
+    for document in _documents(places, stay, begins):
+        among = document[:-1]
+        order = torch.randperm(len(among), generator=torch.Generator().manual_seed(0)).to(places.device)
+        turned[among[order]] = among[order.roll(1)]
     return turned
+
+
+def _alike(places: Tensor, stay: int, begins: Tensor | None) -> Tensor:
+    """All tokens in the place of the first after those that stay, of each document."""
+    alike = places.clone()
+    for document in _documents(places, stay, begins):
+        alike[document] = document[0].clone()
+    return alike
+
+
+def _documents(places: Tensor, stay: int, begins: Tensor | None) -> list[Tensor]:
+    if begins is None:
+        return [places[stay:]]
+    ends = begins[1:-1].tolist()
+    return [document for document in torch.tensor_split(places, ends) if len(document)]
 
 
 def _noise(output: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from dataeff._check import count, whole
 from dataeff.clock import Clock, Processed
 from dataeff.pacing import amounts, as_pace, axis, constant
 from dataeff.routing._meter import Meter
+from dataeff.routing._stack import unwrapped
 
 Tensor = torch.Tensor
 
@@ -163,7 +164,7 @@ class Route:
         while self._rides:
             self._rides.pop().remove()
         for layer in self.layers.values():
-            plain = getattr(layer, "_orig_mod", layer)
+            plain = unwrapped(layer)
             if "gate" in self._wants and hasattr(plain, type(self.router).__name__):
                 delattr(plain, type(self.router).__name__)
 

@@ -70,6 +70,19 @@ def siblings(model: nn.Module, layers: Sequence[nn.Module]) -> list[nn.Module]:
     return list({id(block): block for block in [*(b for stack in inside for b in stack), *layers]}.values())
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module itself, of one that is compiled or a `checkpoint_wrapper`.
+
+    Examples:
+        >>> unwrapped(nn.Identity())
+        Identity()
+    """
+    for name in ("_orig_mod", "_checkpoint_wrapped_module"):
+        if hasattr(module, name):
+            return unwrapped(getattr(module, name))
+    return module
+
+
 def is_called(module: nn.Module) -> bool:
     """Whether a module has a forward, as a ModuleList has not.
 
