@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import sys
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,22 +49,38 @@ def write_all(paths: Sequence[Path], fill: Callable[[list[BinaryIO]], None], *, 
         ...     sorted(os.listdir(folder))
         ['a', 'b']
     """
-    beside = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
+    own = uuid.uuid4().hex[:16]  # another in each thread that writes the same
+    beside = [path.with_name(f".{path.name}.{own}") for path in paths]
     try:
-        with room_for(paths[0]), ExitStack() as opened:
-            files: list[BinaryIO] = [opened.enter_context(path.open("wb")) for path in beside]
-            fill(files)
-            for file in files:
-                file.flush()
-                if sync:
-                    os.fsync(file.fileno())
-        if len(paths) > 1:
-            paths[-1].unlink(missing_ok=True)
-        for written, path in zip(beside, paths, strict=True):
-            written.replace(path)
+        with _naming(paths, beside):
+            with room_for(paths[0]), ExitStack() as opened:
+                files: list[BinaryIO] = [opened.enter_context(path.open("wb")) for path in beside]
+                fill(files)
+                for file in files:
+                    file.flush()
+                    if sync:
+                        os.fsync(file.fileno())
+            if len(paths) > 1:
+                paths[-1].unlink(missing_ok=True)
+            for written, path in zip(beside, paths, strict=True):
+                written.replace(path)
     finally:
         for left in beside:
             left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(paths: Sequence[Path], beside: Sequence[Path]) -> Iterator[None]:
+    """Name the file that was asked for where the one beside it could not be written."""
+    try:
+        yield
+    except OSError as error:
+        asked = dict(zip(map(str, beside), map(str, paths), strict=True)).get(str(error.filename))
+        if asked is None:
+            raise
+        missing = isinstance(error, FileNotFoundError)
+        said = "its folder is not there; make it first" if missing else error.strerror
+        raise OSError(error.errno, said, asked) from None
 
 
 @contextmanager

@@ -366,6 +366,29 @@ def test_a_build_of_many_parts_needs_few_open_files(nursery, tmp_path):
     assert tree(tmp_path / "idx") == tree(tmp_path / "fresh")
 
 
+# Files that several write at once, or that cannot be written.
+
+
+def test_threads_that_write_one_file_leave_that_of_one_of_them(tmp_path):
+    def write(number):
+        for _ in range(50):
+            de.config.write({"number": number}, tmp_path / "run.toml")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert de.config.read(tmp_path / "run.toml")["number"] in range(4)
+    assert not hidden(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_named_as_it_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"its folder is not there; make it first: '.*/no/run.toml'$"):
+        de.config.write({"seed": 1}, tmp_path / "no/run.toml")
+    (tmp_path / "run.toml").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"directory: '.*/run.toml'$"):
+        de.config.write({"seed": 1}, tmp_path / "run.toml")
+    assert not hidden(tmp_path)
+
+
 # Full disks.
 
 
