@@ -197,6 +197,22 @@ def test_an_index_of_deepspeed_is_read_from_its_levels_alone(tmp_path):
         np.testing.assert_array_equal(by_level.values(metric), by_sample.values(metric))
 
 
+def test_an_index_inside_its_corpus_is_refused(tmp_path, monkeypatch, capsys):
+    """Its files would be read as samples from then on."""
+    np.save(tmp_path / "a.npy", np.zeros((3, 4), np.int64))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["index", ".", "--out", "idx", "--metric", "length", "--quiet"]) == 2
+    assert "idx lies in the corpus folder ., and would be read as a part of it" in capsys.readouterr().err
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("to be")
+    for corpus in ("texts", de.corpus.open("texts")):
+        with pytest.raises(ValueError, match="texts/a/idx lies in .* texts, .*; give another out= beside"):
+            de.index.build(corpus, ["length"], out="texts/a/idx", progress=False)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.npy", "a.txt", "texts"]
+    arguments = ["index", "texts", "--metric", "length", "--quiet"]
+    assert cli.main([*arguments, "--out", "texts2"]) == cli.main([*arguments, "--out", "."]) == 0
+
+
 def test_what_is_no_index_of_deepspeed_is_refused(tmp_path):
     for name in ("a", "b"):
         shutil.copytree(ANALYZED / "seqlen", tmp_path / "twice" / name)

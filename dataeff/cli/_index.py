@@ -8,6 +8,7 @@ from typing import Any
 
 from dataeff import index, registry
 from dataeff.cli import _source
+from dataeff.index._place import refuse_inside
 
 INDEX = """\
 Score every sample of a corpus with one or more metrics and write an index, which a curriculum reads. The
@@ -78,6 +79,7 @@ def add(commands: Any) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> int:
+    refuse_inside(arguments.corpus, arguments.out)
     said = _source.given(arguments.corpus, arguments)
     corpus = _source.opened(said)
     metrics = dict(map(_metric, arguments.metric))
@@ -106,6 +108,7 @@ def _index(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    refuse_inside(arguments.corpus, arguments.out)
     said = _source.given(arguments.corpus, arguments) if arguments.corpus else None
     corpus = _source.opened(said) if said else None
     made = index.import_deepspeed(

@@ -14,6 +14,7 @@ from dataeff.corpus import as_fingerprint
 from dataeff.corpus import open as open_corpus
 from dataeff.index import _store, _tasks
 from dataeff.index._manifest import another, new_manifest, read_manifest
+from dataeff.index._place import refuse_inside
 from dataeff.index._run import Run, refuse_half_started, running
 from dataeff.index._store import Index
 from dataeff.metrics import Metric, checked_name, identity, resolve
@@ -46,7 +47,7 @@ def build(
     Args:
         corpus: a corpus, or what `corpus.open` opens.
         metrics: names, metrics or functions of one sample's tokens; or a mapping that gives them names.
-        out: the folder; made if it is not there.
+        out: the folder; made if it is not there. Not one inside a folder that is the corpus.
         executor: a name of the registry kind `executors`, or any `concurrent.futures.Executor`, which is
             left open. Tasks give their results back, so only this process writes.
         progress: show progress bars on standard error.
@@ -67,6 +68,7 @@ def build(
         ([4, 2], [0, 1])
     """
     refuse_half_started(executor)
+    refuse_inside(corpus, Path(out))
     corpus, out, named = open_corpus(corpus), Path(out), _named(metrics)
     samples = len(corpus)
     if not samples:
