@@ -224,6 +224,59 @@ def test_a_text_of_uneven_lines_is_split_by_its_tokens(tmp_path):
     assert len(spans) >= 15
 
 
+class Counted:
+    """A dataset that counts how often it is read."""
+
+    reads = 0
+
+    def __len__(self):
+        return 400
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return np.full(index % 5 + 1, index)
+
+
+def test_how_long_samples_are_is_looked_up_once(tmp_path):
+    rows = Counted()
+    corpus = de.corpus.open(rows)
+    first = list(corpus.spans(30))
+    assert [list(corpus.spans(30)), list(corpus.spans(10))[-1][1], rows.reads] == [first, 400, 400]
+    assert list(pickle.loads(pickle.dumps(corpus)).spans(30)) == first  # noqa: S301
+    rows.reads = 0
+    de.index.build(corpus, ["length", "vocab_rarity"], out=tmp_path, executor="serial", progress=False)
+    assert rows.reads == 3 * 400
+
+
+class Words:
+    reads = 0
+
+    def encode(self, text):
+        self.reads += 1
+        return [len(word) for word in text.split()]
+
+
+@pytest.mark.parametrize("lines", [["to be"] * 40, ["to be", "or not to be"] * 20], ids=["even", "uneven"])
+@pytest.mark.parametrize("format", ["megatron", "npy"])
+def test_writing_tokenizes_once(tmp_path, format, lines):
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    words = Words()
+    corpus = de.corpus.open(tmp_path / "a.txt", sample_by="line", tokenizer=words)
+    words.reads = 0
+    written = corpus.write(tmp_path / "written.npy", format, dtype="uint16")
+    assert words.reads == 40
+    assert [sample.tolist() for sample in written] == [[len(word) for word in line.split()] for line in lines]
+
+
+def test_even_samples_are_written_as_rows(tmp_path):
+    path = tmp_path / "a.npy"
+    de.corpus.from_samples([[1], [2, 3]]).write(path, "npy")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.npy", "a.offsets.npy"]
+    de.corpus.from_samples([[1, 2], [3, 4]]).write(path, "npy")
+    assert np.load(path).tolist() == [[1, 2], [3, 4]]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npy"]
+
+
 def test_offsets_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="offsets must rise from 0 to the number of tokens, 3"):
         de.corpus.Ragged(np.arange(3), np.array([0, 2]))

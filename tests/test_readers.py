@@ -1,5 +1,6 @@
 """Every format: what is written is read, found from its content, and refused by name when it is wrong."""
 
+import functools
 import json
 import pickle
 import shutil
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dataeff as de
-from dataeff.corpus import Joined, as_tokenizer, from_samples
+from dataeff.corpus import Joined, _arrow, as_tokenizer, from_samples
 
 SAMPLES = [[1, 2, 3], [], [40_000], [5, 6]]
 TEXTS = ["to be", "or not ✓", "to be"]
@@ -165,6 +166,22 @@ def test_a_token_that_does_not_fit_is_named_and_nothing_is_left(tmp_path):
         corpus.write(tmp_path / "a", dtype="float32")
     with pytest.raises(ValueError, match="the corpus has no samples; there is nothing to write"):
         from_samples([]).write(tmp_path / "a")
+
+
+@pytest.mark.parametrize("column", ["input_ids", "text"])
+def test_row_groups_are_decoded_once_a_pass(tmp_path, monkeypatch, column):
+    rows = [[i % 250] * 20 if column == "input_ids" else "to be" for i in range(400)]
+    pq.write_table(
+        pa.table({"id": list(range(400)), column: rows}), tmp_path / "a.parquet", row_group_size=20
+    )
+    decoded, read = [], _arrow._row_group.__wrapped__
+    counting = functools.lru_cache(maxsize=2)(lambda *args: decoded.append(args) or read(*args))
+    monkeypatch.setattr(_arrow, "_row_group", counting)
+    corpus = de.corpus.open(tmp_path / "a.parquet")
+    assert len(list(corpus.spans(100))) == (80 if column == "input_ids" else 20)
+    assert len(decoded) == (0 if column == "input_ids" else 20)
+    de.index.build(corpus, ["length", "vocab_rarity"], out=tmp_path / "i", executor="serial", progress=False)
+    assert len(decoded) == (3 if column == "input_ids" else 4) * 20
 
 
 def test_flat_npy_needs_to_know_where_samples_begin(tmp_path):

@@ -1,6 +1,7 @@
 """What a corpus is: samples of tokens that can be read in shards."""
 
 import abc
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,11 +90,21 @@ class Corpus(abc.ABC):
         count = len(self)
         if start >= count:
             return
-        probes = np.unique(np.linspace(start, count - 1, _PROBES).astype(np.int64)).tolist()
-        mean = max(1, sum(self.shard(i, i + 1).tokens.size for i in probes) // len(probes))
-        size = max(1, tokens // mean)
+        if start not in self._means:
+            self._means[start] = self._mean(start, count)
+        size = max(1, tokens // self._means[start])
         for low in range(start, count, size):
             yield low, min(low + size, count)
+
+    def _mean(self, start: int, stop: int) -> int:
+        """About how many tokens a sample of these has, by a look at some."""
+        probes = np.unique(np.linspace(start, stop - 1, _PROBES).astype(np.int64)).tolist()
+        return max(1, sum(self.shard(i, i + 1).tokens.size for i in probes) // len(probes))
+
+    @functools.cached_property
+    def _means(self) -> dict[int, int]:
+        """Of the samples from each start on that was asked for: the look may cost as much as a pass."""
+        return {}
 
     def token_offsets(self) -> NDArray[np.int64]:
         """Where each sample begins when all stand end to end, and where the last ends. (samples + 1,)."""

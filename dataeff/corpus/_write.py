@@ -56,25 +56,28 @@ def _megatron(corpus: Corpus, path: Path, dtype: np.dtype[Any]) -> Corpus:
 
 
 def _npy(corpus: Corpus, path: Path, dtype: np.dtype[Any]) -> Corpus:
-    offsets = corpus.token_offsets()
-    count, total = len(corpus), int(offsets[-1])
-    length = total // count
-    if length and (np.diff(offsets) == length).all():
-        _files.write(path, lambda file: _put_npy(file, corpus, dtype, (count, length)))
-        return npy(path)
+    beside = path.with_name(f"{path.stem}.offsets.npy")
 
     def fill(files: list[BinaryIO]) -> None:
-        _put_npy(files[0], corpus, dtype, (total,))
-        _files.put_header(files[1], offsets.dtype, offsets.shape)
-        files[1].write(offsets.data)
+        tokens, index = files
+        _files.put_header(tokens, dtype, (0,))  # of the same size whatever the shape
+        offsets = _put_tokens(tokens, corpus, dtype)
+        tokens.seek(0)
+        _files.put_header(tokens, dtype, _shape(offsets))
+        _files.put_header(index, offsets.dtype, offsets.shape)
+        index.write(offsets.data)
 
-    _files.write_all([path, path.with_name(f"{path.stem}.offsets.npy")], fill)
+    _files.write_all([path, beside], fill)
+    if _files.mapped(path, ".npy file").ndim == 2:  # rows need none
+        beside.unlink(missing_ok=True)
     return npy(path)
 
 
-def _put_npy(file: BinaryIO, corpus: Corpus, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    _files.put_header(file, dtype, shape)
-    _put_tokens(file, corpus, dtype)
+def _shape(offsets: NDArray[np.int64]) -> tuple[int, ...]:
+    """Rows, if all samples have one length."""
+    count, total = len(offsets) - 1, int(offsets[-1])
+    rows = total > 0 and (np.diff(offsets) == total // count).all()
+    return (count, total // count) if rows else (total,)
 
 
 def _put_tokens(file: BinaryIO, corpus: Corpus, dtype: np.dtype[Any]) -> NDArray[np.int64]:

@@ -35,7 +35,8 @@ def build(
     """Score every sample of a corpus with every metric and write the index into the folder `out`.
 
     Three passes over the corpus at most: one that identifies it, one for statistics of the whole where a
-    metric needs them, one for the values of all metrics. Each finished piece is kept in `out/parts`, so a
+    metric needs them, one for the values of all metrics; and where no file says how long samples are, a look
+    at 512 of them. Each finished piece is kept in `out/parts`, so a
     build that was killed goes on where it was and gives the same bytes; a metric that the index already
     holds is not computed again, unless its files are damaged. Two processes that build into one folder at
     once take turns.
