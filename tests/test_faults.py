@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 
 import dataeff as de
 from dataeff._files import locked
+from dataeff.index import _tasks
 from tests.conftest import ROOT
 
 SAMPLES = 180
@@ -697,6 +699,17 @@ def test_a_parquet_file_that_lost_rows_since_it_was_opened_is_refused(tmp_path):
 def many():
     rng = np.random.default_rng(0)
     return de.corpus.from_samples([rng.integers(0, 999, n, np.uint16) for n in rng.integers(1, 800, 2000)])
+
+
+def test_a_corpus_in_memory_is_not_copied_to_find_that_it_is_heavy():
+    source = _tasks.Source(de.corpus.Ragged(np.zeros(2**25, np.uint8), np.arange(0, 2**25 + 1, 2**10)))
+    tracemalloc.start()
+    try:
+        assert source.pickled is None
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+    assert len(pickle.loads(pickle.dumps(source.piece(0, 10))).shard()) == 10  # noqa: S301
 
 
 def halves(tokens):

@@ -1,6 +1,7 @@
 """What runs on an executor: pure functions of a piece of the corpus, and how a piece gets there."""
 
 import functools
+import io
 import pickle
 import uuid
 from collections.abc import Mapping, Sequence
@@ -31,13 +32,29 @@ class Source:
     """Which build it is of. Its files may be others in the next."""
 
     @functools.cached_property
-    def pickled(self) -> bytes:
-        """The corpus as multiprocessing would send it."""
-        return pickle.dumps(self.corpus)
+    def pickled(self) -> bytes | None:
+        """The corpus as multiprocessing would send it, if that is light; no more of it is made."""
+        sent = _Light()
+        try:
+            pickle.dump(self.corpus, sent, protocol=5)  # gives arrays without a copy
+        except _HeavyError:
+            return None
+        return sent.getvalue()
 
     def piece(self, start: int, stop: int) -> "Piece":
         """Samples `start` up to `stop`, to be sent."""
         return Piece(self, start, stop)
+
+
+class _HeavyError(Exception):
+    """There is more than `_LIGHT`."""
+
+
+class _Light(io.BytesIO):
+    def write(self, content: Any) -> int:
+        if self.tell() + memoryview(content).nbytes > _LIGHT:
+            raise _HeavyError
+        return super().write(content)
 
 
 @attrs.frozen(eq=False)
@@ -78,7 +95,7 @@ class Piece:
 
     def __reduce__(self) -> tuple[Any, ...]:
         pickled = self.source.pickled
-        if len(pickled) <= _LIGHT:
+        if pickled is not None:
             return _piece, (pickled, self.source.build, self.start, self.stop)
         return _Carried, (self.shard(), self.digest(), self.start)
 
