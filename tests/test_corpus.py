@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -275,6 +276,21 @@ def test_even_samples_are_written_as_rows(tmp_path):
     de.corpus.from_samples([[1, 2], [3, 4]]).write(path, "npy")
     assert np.load(path).tolist() == [[1, 2], [3, 4]]
     assert [file.name for file in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("by", ["line", "paragraph"])
+def test_opening_text_takes_little_memory_a_sample(tmp_path, by):
+    (tmp_path / "a.txt").write_bytes(b"ab\n\n" * 100_000)
+    de.corpus.open(tmp_path / "a.txt", sample_by=by)  # loads the kernels
+    tracemalloc.start()
+    try:
+        corpus = de.corpus.open(tmp_path / "a.txt", sample_by=by)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(corpus) == 100_000
+    assert kept < 20 * len(corpus)
+    assert peak < 56 * len(corpus)
 
 
 def test_offsets_that_do_not_fit_are_refused():

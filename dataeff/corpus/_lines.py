@@ -19,6 +19,7 @@ Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 _PARAGRAPH = re.compile(rb"\r?\n\s*\n")
 _CHUNK = 2**24
+_NONE = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 @attrs.frozen(eq=False)
@@ -88,8 +89,8 @@ def find(files: list[Path], by: str) -> Pieces:
     found = [_FIND[by](file) for file in files]
     first = np.zeros(len(files) + 1, np.int64)
     np.cumsum([len(starts) for starts, _ in found], out=first[1:])
-    columns = [np.concatenate([[], *part]).astype(np.int64) for part in zip(*found, strict=True)]
-    return Pieces(files, first, *(columns or [np.zeros(0, np.int64)] * 2))
+    starts, stops = (np.concatenate(part) for part in zip(_NONE, *found, strict=True))
+    return Pieces(files, first, starts, stops)
 
 
 @functools.lru_cache(maxsize=64)
@@ -127,11 +128,11 @@ def _line(path: Path) -> tuple[Ints, Ints]:
 def _paragraph(path: Path) -> tuple[Ints, Ints]:
     content = _checked(path)
     if not len(content):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return _NONE
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        breaks = [match.span() for match in _PARAGRAPH.finditer(text)]
-    starts = np.array([0, *(stop for _, stop in breaks)], np.int64)
-    stops = np.array([*(start for start, _ in breaks), len(content)], np.int64)
+        places = (place for match in _PARAGRAPH.finditer(text) for place in match.span())
+        breaks = np.fromiter(places, np.int64)
+    starts, stops = np.append(0, breaks[1::2]), np.append(breaks[::2], len(content))
     kept = _not_blank(content, starts, stops)
     return starts[kept], stops[kept]
 

@@ -25,8 +25,8 @@ class text(Corpus):
     samples of white space alone are left out. Files of a folder are taken in order of their names, folders
     within it included; hidden ones are not.
 
-    Files stay on disk; opening reads them once, for 16 bytes of memory a sample. Under a tokenizer every pass
-    tokenizes anew: `.write` does it once.
+    Files stay on disk; opening reads them once, for 16 bytes of memory a sample, and 48 meanwhile. Under a
+    tokenizer every pass tokenizes anew: `.write` does it once.
 
     Raises ValueError, naming the file, for one that is not UTF-8 text, and where nothing is left.
 
