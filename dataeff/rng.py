@@ -28,7 +28,6 @@ _LOW32 = np.uint64(0xFFFFFFFF)
 _ONE = np.uint64(1)
 _32 = np.uint64(32)
 _LARGEST = 2**62
-_64 = np.uint64(64)
 _ROUNDS = 4  # of the permutation, each both ways
 _STEP = np.uint32(0x9E3779B9)
 _FEWEST = np.uint64(3)  # bits in a half: on 2 and 2 a Feistel network only reaches even permutations
