@@ -68,7 +68,8 @@ def test_so_can_those_of_a_training_step():
         ("llama", "served", "by "),
         ("vit", "served", "by "),
         ("fnet", "refused", "ValueError: layer 'encoder.layer.1' knows by itself"),
-        ("timesfm", "not tried", "it wants inputs of its own"),
+        ("qwen2_5_vl_vision", "served", "by "),
+        ("blip_2_qformer", "not tried", "it wants inputs of its own"),
     ],
 )
 def test_a_model_type_is_tried(model_type, how, why):
