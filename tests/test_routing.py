@@ -21,6 +21,24 @@ from dataeff.routing import Kept, attach, travel
 SEQ = 12
 
 
+class Chain(nn.Module):
+    """Layers one after the other, each with what else the model is given."""
+
+    def __init__(self, make, layers=4):
+        super().__init__()
+        self.layers = nn.ModuleList(make() for _ in range(layers))
+
+    def forward(self, x, *given):
+        for layer in self.layers:
+            x = layer(x, *given)
+        return x
+
+
+class Rotated(nn.Module):
+    def forward(self, x, freqs):
+        return x * freqs
+
+
 @pytest.fixture
 def gpt():
     torch.manual_seed(0)
@@ -486,21 +504,8 @@ def test_a_table_without_entries_for_the_first_tokens_needs_these_in_all_rows():
 
 
 def test_layers_with_tables_for_all_rows_are_served_by_shared_tokens():
-    class Rotated(nn.Module):
-        def forward(self, x, freqs):
-            return x * freqs  # (S, C): no batch axis
-
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = nn.ModuleList(Rotated() for _ in range(3))
-
-        def forward(self, x, freqs):
-            for layer in self.layers:
-                x = layer(x, freqs)
-            return x
-
-    model, x, freqs = Model(), torch.ones(2, SEQ, 4), torch.arange(1.0, SEQ + 1)[:, None].expand(SEQ, 4)
+    model, x = Chain(Rotated, 3), torch.ones(2, SEQ, 4)
+    freqs = torch.arange(1.0, SEQ + 1)[:, None].expand(SEQ, 4)  # no batch axis
     route = attach(model, keep=5, seed=1)
     with pytest.raises(ValueError, match="'freqs' has shape .* no batch axis"):
         model(x, freqs)
@@ -879,21 +884,10 @@ class Packed(nn.Module):
         return hidden_states + torch.cat(out).view(hidden_states.shape)
 
 
-class Tower(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.blocks = nn.ModuleList(Packed() for _ in range(4))
-
-    def forward(self, x, cu_seqlens, rotary_pos_emb):
-        for block in self.blocks:
-            x = block(x, cu_seqlens=cu_seqlens, rotary_pos_emb=rotary_pos_emb)
-        return x
-
-
 @pytest.mark.parametrize("flat", [True, False])
 def test_packed_documents_may_have_no_axis_of_samples_and_lose_all_their_tokens(flat):
     torch.manual_seed(0)
-    model, x, places = Tower().double(), torch.randn(24, 8).double(), torch.randn(24, 24).double()
+    model, x, places = Chain(Packed).double(), torch.randn(24, 8).double(), torch.randn(24, 24).double()
     begins = torch.tensor([0, 3, 5, 6, 24], dtype=torch.int32)
     route = attach(model, keep=4, seed=1)
     clock = de.Clock()
@@ -903,8 +897,8 @@ def test_packed_documents_may_have_no_axis_of_samples_and_lose_all_their_tokens(
     assert clock.layer_tokens == 24 + 4 + 4 + 24
     route.remove()
     expected = x
-    for name, block in model.blocks.named_children():
-        own = kept.get(f"blocks.{name}", torch.arange(24))
+    for name, block in model.layers.named_children():
+        own = kept.get(f"layers.{name}", torch.arange(24))
         sizes = torch.bucketize(own, begins[1:], right=True).unique(return_counts=True)[1]
         cut = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
         expected = expected.index_copy(0, own, block(expected[own], cut, places[own]))
@@ -971,17 +965,7 @@ def test_tables_of_which_all_samples_read_the_first_row_are_noticed():
         def forward(self, x, cos):
             return x + super().forward(x * cos[0]) + x.mean(1, keepdim=True)
 
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = nn.ModuleList(FirstRow(4, 4) for _ in range(4))
-
-        def forward(self, x, cos):
-            for layer in self.layers:
-                x = layer(x, cos)
-            return x
-
-    model, x, cos = Model(), torch.randn(3, SEQ, 4), torch.randn(1, SEQ, 4)
+    model, x, cos = Chain(lambda: FirstRow(4, 4)), torch.randn(3, SEQ, 4), torch.randn(1, SEQ, 4)
     route = attach(model, keep=5, seed=1)
     with pytest.raises(ValueError, match=r"reads the first row of a table for all of them, .*shared=True"):
         model(x, cos)
@@ -1011,10 +995,9 @@ def test_positions_that_packed_layers_compute_of_where_documents_begin_are_notic
             places = torch.cat([torch.arange(size) for size in cu_seqlens.diff().tolist()])
             return super().forward(hidden_states, cu_seqlens, places[:, None] * 0.05 * rotary_pos_emb)
 
-    model = Tower()
-    model.blocks = nn.ModuleList(Counts() for _ in range(4))
+    model = Chain(Counts)
     attach(model, keep=5, seed=1)
-    with pytest.raises(ValueError, match="layer 'blocks.1' knows by itself where its tokens stand"):
+    with pytest.raises(ValueError, match="layer 'layers.1' knows by itself where its tokens stand"):
         model(torch.randn(24, 8), torch.tensor([0, 6, 24]), torch.ones(24, 24))
 
 
@@ -1102,28 +1085,12 @@ def test_a_layer_that_returns_something_else_first_is_told_of_before_it_drops():
 def test_arguments_of_wrapped_layers_are_known_by_name():
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-    model, x, freqs = WithFreqs(), torch.ones(2, SEQ, 4), torch.arange(1.0, SEQ + 1)[None, :, None]
+    model, x, freqs = Chain(Rotated, 3), torch.ones(2, SEQ, 4), torch.arange(1.0, SEQ + 1)[None, :, None]
     model.layers = nn.ModuleList(checkpoint_wrapper(layer) for layer in model.layers)
     route = attach(model, keep=5, seed=1)
     out, own = model(x, freqs.expand(1, SEQ, 4)), route.kept()["layers.1"].long()
     times = torch.full((2, SEQ), 2.0).scatter(1, own, 3.0)[..., None]
     torch.testing.assert_close(out, (freqs**times).expand(2, SEQ, 4))
-
-
-class Freqs(nn.Module):
-    def forward(self, x, freqs):
-        return x * freqs
-
-
-class WithFreqs(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleList(Freqs() for _ in range(3))
-
-    def forward(self, x, freqs):
-        for layer in self.layers:
-            x = layer(x, freqs)
-        return x
 
 
 def test_looking_at_a_layer_draws_nothing():
@@ -1198,19 +1165,8 @@ class Biased(nn.Module):
         return x + y.transpose(1, 2).flatten(2)
 
 
-class WithTable(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleList(Biased() for _ in range(3))
-
-    def forward(self, x, table):
-        for layer in self.layers:
-            x = layer(x, table)
-        return x
-
-
 def test_heads_that_are_taken_for_samples_are_noticed():
-    model, table = WithTable(), torch.randn(2, SEQ, SEQ)
+    model, table = Chain(Biased), torch.randn(2, SEQ, SEQ)
     route = attach(model, keep=4, seed=1, token_args={"table": (-2, -1)})
     with pytest.raises(ValueError, match=r"layer 'layers.1' makes .* as the batch, 2, .* value\[None\]"):
         model(torch.randn(2, SEQ, 16), table)
