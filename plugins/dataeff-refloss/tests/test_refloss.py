@@ -2,6 +2,7 @@ import importlib.util
 import pickle
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import dataeff as de
 import numpy as np
@@ -139,14 +140,20 @@ def tree(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bytes(folder, tmp_path, monkeypatch):
-    samples, scored, real = random_samples(), [], refloss.score
+WATCHED = SimpleNamespace(scored=[], stop=None, score=refloss.score)
 
-    def score(self, shard, fitted):
-        if len(scored) == stop:
-            raise KeyboardInterrupt
-        scored.append(shard.tokens.tolist())
-        return real(self, shard, fitted)
+
+def watched(self, shard, fitted):
+    """`refloss.score`, until it is to be killed; of one identity all along, as its state is outside of it."""
+    if len(WATCHED.scored) == WATCHED.stop:
+        raise KeyboardInterrupt
+    WATCHED.scored.append(shard.tokens.tolist())
+    return WATCHED.score(self, shard, fitted)
+
+
+def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bytes(folder, tmp_path, monkeypatch):
+    samples, scored = random_samples(), WATCHED.scored
+    scored.clear()
 
     def build(name):
         return de.index.build(
@@ -154,12 +161,12 @@ def test_a_killed_build_goes_on_where_it_was_and_gives_the_same_bytes(folder, tm
         )
 
     monkeypatch.setattr(refloss, "shard_tokens", 64)
-    monkeypatch.setattr(refloss, "score", score)
-    stop = 4
+    monkeypatch.setattr(refloss, "score", watched)
+    WATCHED.stop = 4
     with pytest.raises(KeyboardInterrupt):
         build("idx")
     assert len(scored) == 4
-    stop = None
+    WATCHED.stop = None
     build("idx")
     assert len(scored) > 6
     assert list(chain(*scored)) == list(chain(*samples))  # each shard once
