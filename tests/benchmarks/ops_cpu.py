@@ -7,6 +7,7 @@ the shape is then measured anew, with ours alone, since the best of many is best
 median over these passes.
 """
 
+import functools
 import os
 import random
 import statistics
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import torch
 
 from dataeff import ops
@@ -31,7 +33,7 @@ SHAPES = [
     (2, 4096, 1024, 2048),
     (4, 2048, 2048, 512),
 ]
-FUSED = [(4, 512, 256, 128), (8, 512, 768, 256), (2, 4096, 1024, 2048), (4, 2048, 2048, 512)]
+SOME = [(4, 512, 256, 128), (8, 512, 768, 256), (2, 4096, 1024, 2048), (4, 2048, 2048, 512)]
 SAMPLING = [(8, 512, 128, 12), (8, 2048, 512, 24), (1, 32768, 8192, 24)]  # batch, seq, keep, layers
 SECONDS = 2.0  # for one shape and pass
 LASTS = 0.002  # seconds that one way takes in a pass, at least
@@ -40,13 +42,28 @@ Tensor = torch.Tensor
 Way = Callable[..., Tensor]
 
 
+@attrs.frozen
+class Layout:
+    """How hidden states and ids lie, and what torch offers for that: x, ids -> kept; x, y, ids -> x."""
+
+    gather: dict[str, Way]
+    scatter: dict[str, Way]
+    in_place: dict[str, Way]
+    batch_first: bool = True
+    one_row: bool = False
+
+
 def _wide(x: Tensor, ids: Tensor) -> Tensor:
-    return ids.long().unsqueeze(-1).expand(-1, -1, x.shape[2])
+    return ids.long().unsqueeze(-1).expand(*ids.shape, x.shape[-1])
 
 
-def _rows(x: Tensor, ids: Tensor) -> Tensor:
+def _places(x: Tensor, ids: Tensor) -> Tensor:
     batch, seq = x.shape[:2]
     return (torch.arange(0, batch * seq, seq).unsqueeze(1) + ids).view(-1)
+
+
+def _places_turned(x: Tensor, ids: Tensor) -> Tensor:
+    return (ids.t() * x.shape[1] + torch.arange(x.shape[1])).reshape(-1)
 
 
 def _mask(x: Tensor, ids: Tensor) -> Tensor:
@@ -57,27 +74,81 @@ def _pair(ids: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(ids.shape[0]).unsqueeze(1), ids
 
 
-GATHER: dict[str, Way] = {
-    "index_select": lambda x, ids: (
-        x.flatten(0, 1).index_select(0, _rows(x, ids)).view(*ids.shape, x.shape[2])
+def _pair_turned(ids: Tensor) -> tuple[Tensor, Tensor]:
+    return ids.t(), torch.arange(ids.shape[0])
+
+
+def _all_rows(x: Tensor, ids: Tensor) -> Tensor:
+    return ids.expand(x.shape[0], -1)
+
+
+LAYOUTS = {
+    "rows of ids": Layout(
+        {
+            "index_select": lambda x, ids: (
+                x.flatten(0, 1).index_select(0, _places(x, ids)).view(*ids.shape, x.shape[2])
+            ),
+            "gather": lambda x, ids: x.gather(1, _wide(x, ids)),
+            "advanced indexing": lambda x, ids: x[_pair(ids)],
+            "masked_select": lambda x, ids: x[_mask(x, ids)].view(*ids.shape, x.shape[2]),
+        },
+        {
+            "index_copy": lambda x, y, ids: (
+                x.flatten(0, 1).index_copy(0, _places(x, ids), y.flatten(0, 1)).view(x.shape)
+            ),
+            "scatter": lambda x, y, ids: x.scatter(1, _wide(x, ids), y),
+            "advanced indexing": lambda x, y, ids: x.index_put(_pair(ids), y),
+            "masked_scatter": lambda x, y, ids: x.masked_scatter(_mask(x, ids).unsqueeze(-1), y),
+        },
+        {
+            "index_copy_": lambda x, y, ids: x.flatten(0, 1).index_copy_(0, _places(x, ids), y.flatten(0, 1)),
+            "scatter_": lambda x, y, ids: x.scatter_(1, _wide(x, ids), y),
+            "advanced indexing": lambda x, y, ids: x.index_put_(_pair(ids), y),
+            "masked_scatter_": lambda x, y, ids: x.masked_scatter_(_mask(x, ids).unsqueeze(-1), y),
+        },
     ),
-    "gather": lambda x, ids: x.gather(1, _wide(x, ids)),
-    "advanced indexing": lambda x, ids: x[_pair(ids)],
-    "masked_select": lambda x, ids: x[_mask(x, ids)].view(*ids.shape, x.shape[2]),
-}
-SCATTER: dict[str, Way] = {
-    "index_copy": lambda x, y, ids: (
-        x.flatten(0, 1).index_copy(0, _rows(x, ids), y.flatten(0, 1)).view(x.shape)
+    "one row of ids": Layout(
+        {
+            "index_select": lambda x, ids: x.index_select(1, ids),
+            "gather": lambda x, ids: x.gather(1, _wide(x, _all_rows(x, ids))),
+            "advanced indexing": lambda x, ids: x[:, ids],
+        },
+        {
+            "index_copy": lambda x, y, ids: x.index_copy(1, ids.long(), y),
+            "scatter": lambda x, y, ids: x.scatter(1, _wide(x, _all_rows(x, ids)), y),
+            "advanced indexing": lambda x, y, ids: x.index_put(_pair(_all_rows(x, ids)), y),
+        },
+        {
+            "index_copy_": lambda x, y, ids: x.index_copy_(1, ids.long(), y),
+            "scatter_": lambda x, y, ids: x.scatter_(1, _wide(x, _all_rows(x, ids)), y),
+            "advanced indexing": lambda x, y, ids: x.index_put_(_pair(_all_rows(x, ids)), y),
+        },
+        one_row=True,
     ),
-    "scatter": lambda x, y, ids: x.scatter(1, _wide(x, ids), y),
-    "advanced indexing": lambda x, y, ids: x.index_put(_pair(ids), y),
-    "masked_scatter": lambda x, y, ids: x.masked_scatter(_mask(x, ids).unsqueeze(-1), y),
-}
-IN_PLACE: dict[str, Way] = {
-    "index_copy_": lambda x, y, ids: x.flatten(0, 1).index_copy_(0, _rows(x, ids), y.flatten(0, 1)),
-    "scatter_": lambda x, y, ids: x.scatter_(1, _wide(x, ids), y),
-    "advanced indexing": lambda x, y, ids: x.index_put_(_pair(ids), y),
-    "masked_scatter_": lambda x, y, ids: x.masked_scatter_(_mask(x, ids).unsqueeze(-1), y),
+    "tokens first": Layout(
+        {
+            "index_select": lambda x, ids: (
+                x.flatten(0, 1).index_select(0, _places_turned(x, ids)).view(-1, *x.shape[1:])
+            ),
+            "gather": lambda x, ids: x.gather(0, _wide(x, ids.t())),
+            "advanced indexing": lambda x, ids: x[_pair_turned(ids)],
+        },
+        {
+            "index_copy": lambda x, y, ids: (
+                x.flatten(0, 1).index_copy(0, _places_turned(x, ids), y.flatten(0, 1)).view(x.shape)
+            ),
+            "scatter": lambda x, y, ids: x.scatter(0, _wide(x, ids.t()), y),
+            "advanced indexing": lambda x, y, ids: x.index_put(_pair_turned(ids), y),
+        },
+        {
+            "index_copy_": lambda x, y, ids: x.flatten(0, 1).index_copy_(
+                0, _places_turned(x, ids), y.flatten(0, 1)
+            ),
+            "scatter_": lambda x, y, ids: x.scatter_(0, _wide(x, ids.t()), y),
+            "advanced indexing": lambda x, y, ids: x.index_put_(_pair_turned(ids), y),
+        },
+        batch_first=False,
+    ),
 }
 
 
@@ -115,15 +186,23 @@ def compare(ours: Callable[[], Any], theirs: dict[str, Callable[[], Any]]) -> di
     }
 
 
-def shape_figures(batch: int, seq: int, width: int, keep: int) -> dict[str, Any]:
+def shape_figures(batch: int, seq: int, width: int, keep: int, layout: Layout) -> dict[str, Any]:
     """Each pass over one shape."""
-    x, grad = torch.randn(batch, seq, width), torch.randn(batch, seq, width)
-    y = torch.randn(batch, keep, width)
-    ids = ops.sample_tokens(batch, seq, keep, key=("bench",))
-    for way in GATHER.values():
-        assert torch.equal(way(x, ids), ops.gather_tokens(x, ids))
-    for way in SCATTER.values():
-        assert torch.equal(way(x, y, ids), ops.scatter_tokens(x, y, ids))
+    first = layout.batch_first
+    x, y, grad = (
+        each if first else each.transpose(0, 1).contiguous()
+        for each in (torch.randn(batch, size, width) for size in (seq, keep, seq))
+    )
+    ids = ops.sample_tokens(1 if layout.one_row else batch, seq, keep, key=("bench",))
+    ids = ids[0] if layout.one_row else ids
+    move, put, put_ = (
+        functools.partial(each, batch_first=first)
+        for each in (ops.gather_tokens, ops.scatter_tokens, ops.scatter_tokens_)
+    )
+    for way in layout.gather.values():
+        assert torch.equal(way(x, ids), move(x, ids))
+    for way in layout.scatter.values():
+        assert torch.equal(way(x, y, ids), put(x, y, ids))
     from_x, from_y = x.clone().requires_grad_(), y.clone().requires_grad_()
 
     def gather(way: Way) -> dict[str, Callable[[], Any]]:
@@ -145,9 +224,9 @@ def shape_figures(batch: int, seq: int, width: int, keep: int) -> dict[str, Any]
 
     figures = {}
     for runs, ours, theirs in (
-        (gather, ops.gather_tokens, GATHER),
-        (scatter, ops.scatter_tokens, SCATTER),
-        (in_place, ops.scatter_tokens_, IN_PLACE),
+        (gather, move, layout.gather),
+        (scatter, put, layout.scatter),
+        (in_place, put_, layout.in_place),
     ):
         others = {name: runs(way) for name, way in theirs.items()}
         for name, run in runs(ours).items():
@@ -196,13 +275,12 @@ def main() -> None:
         environment = os.environ | MEMORY
         os.execve(sys.executable, [sys.executable, "-m", "tests.benchmarks.ops_cpu"], environment)  # noqa: S606
     shapes = []
-    for shape in SHAPES:
-        shapes.append({"shape": shape, **shape_figures(*shape)})
-        line = {
-            name: (own["ours_to_best"], own["best"]) for name, own in shapes[-1].items() if name != "shape"
-        }
-        print(shape, line, flush=True)
-    fused = [{"shape": shape, **fused_figures(*shape)} for shape in FUSED]
+    for name, layout in LAYOUTS.items():
+        for shape in SHAPES if name == "rows of ids" else SOME:
+            runs = shape_figures(*shape, layout)
+            shapes.append({"layout": name, "shape": shape, "runs": runs})
+            print(name, shape, {run: (own["ours_to_best"], own["best"]) for run, own in runs.items()})
+    fused = [{"shape": shape, **fused_figures(*shape)} for shape in SOME]
     sampling = [sampling_figures(*shape) for shape in SAMPLING]
     print(fused, sampling, sep="\n")
     figures = {"shapes": shapes, "fused": fused, "sampling": sampling}

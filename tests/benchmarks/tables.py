@@ -131,16 +131,19 @@ def sampler_vs_deepspeed(figures: dict[str, Any]) -> str:
 
 def ops_cpu(figures: dict[str, Any]) -> str:
     """Our time, and its ratio to the best of torch's ways, by shape; then what compiling gives, and ids."""
-    runs = [name for name in figures["shapes"][0] if name != "shape"]
-    rows = [("B, S, C -> K", *(cell for run in runs for cell in (f"{run}: us", "ratio")))]
+    moves: dict[str, list[tuple[str, ...]]] = {}
     for own in figures["shapes"]:
         batch, seq, width, keep = own["shape"]
+        head = (
+            f"{own['layout']}: B, S, C -> K",
+            *(c for run in own["runs"] for c in (f"{run}: us", "ratio")),
+        )
         cells = (
             cell
-            for run in runs
-            for cell in (f"{own[run]['us']['ours']:,.0f}", f"{own[run]['ours_to_best']:.2f}")
+            for run in own["runs"].values()
+            for cell in (f"{run['us']['ours']:,.0f}", f"{run['ours_to_best']:.2f}")
         )
-        rows.append((f"{batch}, {seq}, {width} -> {keep}", *cells))
+        moves.setdefault(own["layout"], [head]).append((f"{batch}, {seq}, {width} -> {keep}", *cells))
     fused = [("B, S, C -> K", "gather + norm: us", "compiled us", "residual + scatter: us", "compiled us")]
     for own in figures["fused"]:
         batch, seq, width, keep = own["shape"]
@@ -153,7 +156,7 @@ def ops_cpu(figures: dict[str, Any]) -> str:
         drawn.append(
             (f"{batch}, {seq} -> {keep}, {own['layers']}", *(f"{took:,.0f}" for took in own["us"].values()))
         )
-    return "\n".join(_aligned(each) for each in (rows, fused, drawn))
+    return "\n".join(_aligned(each) for each in (*moves.values(), fused, drawn))
 
 
 def ops_gpu(figures: dict[str, Any]) -> str:
