@@ -8,7 +8,7 @@ import torch
 
 from dataeff.ops import _layout
 
-_MANY = 2**16  # numbers moved, from which index_copy is faster than index_put
+_MANY = 2**16  # numbers moved, from which index_copy is faster than index_put, and index_select trains faster
 
 
 def gather(x: torch.Tensor, ids: torch.Tensor, batch_first: bool = True) -> torch.Tensor:
@@ -73,6 +73,7 @@ def _turns(x: torch.Tensor) -> bool:
 
 def _take(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """(N, ...) and (I, J) -> (I, J, ...)."""
-    if rows.dim() == 2 and not rows.is_complex():  # what torch.embedding knows: index_select in fewer calls
+    many = rows.requires_grad and places.numel() * rows.shape[-1] >= _MANY  # its gradient is slower there
+    if rows.dim() == 2 and not rows.is_complex() and not many:  # what torch.embedding knows, in fewer calls
         return torch.embedding(rows, places)
     return rows.index_select(0, places.flatten()).view(*places.shape, *rows.shape[1:])
