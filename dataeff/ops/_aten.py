@@ -76,4 +76,4 @@ def _take(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     many = rows.requires_grad and places.numel() * rows.shape[-1] >= _MANY  # its gradient is slower there
     if rows.dim() == 2 and not rows.is_complex() and not many:  # what torch.embedding knows, in fewer calls
         return torch.embedding(rows, places)
-    return rows.index_select(0, places.flatten()).view(*places.shape, *rows.shape[1:])
+    return rows.index_select(0, places.flatten().long()).view(*places.shape, *rows.shape[1:])
