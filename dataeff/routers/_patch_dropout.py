@@ -6,7 +6,7 @@ import attrs
 import torch
 
 from dataeff import ops
-from dataeff._check import whole
+from dataeff._check import is_whole
 
 
 @attrs.frozen
@@ -29,11 +29,7 @@ class patch_dropout:
 
     scope: ClassVar[str] = "input"
 
-    prefix: int = attrs.field(default=1, kw_only=True)
-
-    @prefix.validator
-    def _check_prefix(self, _: object, prefix: int) -> None:
-        whole("prefix", prefix, low=0)
+    prefix: int = attrs.field(default=1, kw_only=True, validator=is_whole(0))
 
     def __call__(
         self,

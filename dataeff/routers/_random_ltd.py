@@ -4,7 +4,7 @@ import attrs
 import torch
 
 from dataeff import ops
-from dataeff._check import is_flag, whole
+from dataeff._check import is_flag, is_whole
 
 
 @attrs.frozen
@@ -32,11 +32,7 @@ class random_ltd:
     """
 
     shared: bool = attrs.field(default=False, kw_only=True, validator=is_flag())
-    prefix: int = attrs.field(default=0, kw_only=True)
-
-    @prefix.validator
-    def _check_prefix(self, _: object, prefix: int) -> None:
-        whole("prefix", prefix, low=0)
+    prefix: int = attrs.field(default=0, kw_only=True, validator=is_whole(0))
 
     def __call__(
         self,

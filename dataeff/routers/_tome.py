@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch.nn import functional
 
-from dataeff._check import whole
+from dataeff._check import is_whole
 from dataeff.routers._chosen import Chosen
 
 Tensor = torch.Tensor
@@ -36,11 +36,7 @@ class tome:
 
     looks_ahead: ClassVar[bool] = True
 
-    prefix: int = attrs.field(default=0, kw_only=True)
-
-    @prefix.validator
-    def _check_prefix(self, _: object, prefix: int) -> None:
-        whole("prefix", prefix, low=0)
+    prefix: int = attrs.field(default=0, kw_only=True, validator=is_whole(0))
 
     def __call__(
         self, batch: int, seq: int, keep: int, *, hidden: Tensor, valid: Tensor | None = None
