@@ -1,5 +1,6 @@
 """What the hooks of a route do in a forward pass: tokens go into layers, and around them."""
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from contextvars import Context
@@ -299,22 +300,19 @@ class Flow:
             return  # documents go over rows
         first, router = self.route.batch_first, self.route.router
         run, plain = self._run(given, begins), unwrapped(given.layer)
-
-        def look() -> bool:
-            return _probe.check(name, plain, x, run, ids=ids, router=router, batch_first=first, begins=begins)
-
+        looked = functools.partial(_probe.check, ids=ids, router=router, batch_first=first, begins=begins)
         # nothing that records layers by a context variable sees it
-        self._looks.at(name, x.shape[1], lambda: Context().run(look))
+        self._looks.at(name, x.shape[1], lambda: Context().run(looked, name, plain, x, run))
 
     def _look_at_layout(self, given: Given) -> None:
         """Refuse a layer that would never drop tokens, since its samples are taken for them."""
         name, x, first = given.name, given.x, self.route.batch_first
         run, plain = self._run(given, None), unwrapped(given.layer)
-
-        def look() -> bool:
-            return _probe.check_layout(name, plain, x, run, batch_first=first)
-
-        self._looks.at(f"{name} as it lies", 1, lambda: Context().run(look))
+        self._looks.at(
+            f"{name} as it lies",
+            1,
+            lambda: Context().run(_probe.check_layout, name, plain, x, run, batch_first=first),
+        )
 
     def _run(self, given: Given, begins: Any) -> _probe.Run:
         """A layer called with some of its tokens, without a trace."""
