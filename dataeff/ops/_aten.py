@@ -20,7 +20,7 @@ def gather(x: torch.Tensor, ids: torch.Tensor, batch_first: bool = True) -> torc
     """
     if x.dtype in _layout.STORED_AS:
         return gather(_layout.stored(x), ids, batch_first).view(x.dtype)
-    if _turns(x):
+    if not x.is_contiguous() and _turns(x):
         return gather(x.transpose(0, 1), ids, not batch_first).transpose(0, 1)
     if ids.dim() == 1:
         return x.index_select(1 if batch_first else 0, ids)
@@ -39,7 +39,7 @@ def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bo
     """
     if x.dtype in _layout.STORED_AS:
         return scatter(_layout.stored(x), _layout.stored(y), ids, batch_first).view(x.dtype)
-    if _turns(x):
+    if not x.is_contiguous() and _turns(x):
         return scatter(x.transpose(0, 1), y.transpose(0, 1), ids, not batch_first).transpose(0, 1)
     if ids.dim() == 1:
         return x.index_copy(1 if batch_first else 0, ids.long(), y)

@@ -21,20 +21,19 @@ def tokens(x: torch.Tensor, ids: torch.Tensor, batch_first: bool) -> None:
         ...
         ValueError: ids has shape (3, 1), x (2, 4); expected ids (B, K) or (K,), and x (B, S, ...) with ...
     """
-    shape, own = x.shape, ids.shape
-    rows = shape[0 if batch_first else 1] if len(shape) > 1 else -1
-    if rows < 0 or not (len(own) == 1 or (len(own) == 2 and own[0] == rows)):
+    axes = ids.dim()
+    if x.dim() < 2 or not (axes == 1 or (axes == 2 and ids.shape[0] == x.shape[0 if batch_first else 1])):
         layout = "(B, S, ...)" if batch_first else "(S, B, ...)"
         raise ValueError(
-            f"ids has shape {tuple(own)}, x {tuple(shape)}; expected ids (B, K) or (K,), and x {layout} with "
-            "the same B"
+            f"ids has shape {tuple(ids.shape)}, x {tuple(x.shape)}; expected ids (B, K) or (K,), and x {layout} "
+            "with the same B"
         )
     if ids.dtype not in _KINDS:
         raise ValueError(f"ids is {ids.dtype}; expected int32 or int64, as sample_tokens gives")
     if ids.device != x.device:
         raise ValueError(
-            f"ids is on {ids.device}, of shape {tuple(own)}, and x on {x.device}, of shape {tuple(shape)}; "
-            "expected the same device: ids.to(x.device)"
+            f"ids is on {ids.device}, of shape {tuple(ids.shape)}, and x on {x.device}, of shape "
+            f"{tuple(x.shape)}; expected the same device: ids.to(x.device)"
         )
     if DEBUG and not torch.compiler.is_compiling():
         _ids(ids, x.shape[1 if batch_first else 0])
