@@ -89,7 +89,7 @@ def test_what_is_not_aligned_stays(name, shape):
     ],
 )
 def test_a_known_argument_of_another_shape_is_refused_by_name(name, shape):
-    cure = rf"leave the layer out \(layers=\[...\]\), or, if it has none, token_args={{'{name}': \(\)}}"
+    cure = rf"leave the layer out \(layers=\[...\]\), or say token_args={{'{name}': \(\)}} if it has none"
     if SEQ in shape or name == "position_embeddings":
         cure = "declare its token axes: attach\\("
     with pytest.raises(ValueError, match=f"the argument '{name}' has shape .*; {cure}"):

@@ -15,7 +15,7 @@ import dataeff as de
 from dataeff import ops
 from dataeff.demo._model import GPT
 from dataeff.pacing import constant, linear
-from dataeff.routers import random_ltd
+from dataeff.routers import random_ltd, span
 from dataeff.routing import Kept, attach, travel
 
 SEQ = 12
@@ -503,14 +503,15 @@ def test_a_table_without_entries_for_the_first_tokens_needs_these_in_all_rows():
     assert torch.equal(moved, table[[2, 9]])
 
 
-def test_layers_with_tables_for_all_rows_are_served_by_shared_tokens():
+@pytest.mark.parametrize("kind", [random_ltd, span])
+def test_layers_with_tables_for_all_rows_are_served_by_shared_tokens(kind):
     model, x = Chain(Rotated, 3), torch.ones(2, SEQ, 4)
     freqs = torch.arange(1.0, SEQ + 1)[:, None].expand(SEQ, 4)  # no batch axis
     route = attach(model, keep=5, seed=1)
     with pytest.raises(ValueError, match="'freqs' has shape .* no batch axis"):
         model(x, freqs)
     route.remove()
-    route = attach(model, router=random_ltd(shared=True), keep=5, seed=1)
+    route = attach(model, router=kind(shared=True), keep=5, seed=1)
     out = model(x, freqs)
     own = route.kept()["layers.1"]
     assert own.shape == (1, 5)
@@ -572,6 +573,87 @@ def test_hidden_states_are_found_in_what_a_layer_returns(form):
     )
     torch.testing.assert_close(hidden, expected)
     assert handed_on is bias  # an argument that a layer hands on is as it was for the next
+
+
+class TwoStreams(nn.Module):
+    """Text and an image attend to both as one; the table turns the text's places, then the image's."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.text, self.image = nn.Linear(width, 3 * width), nn.Linear(width, 3 * width)
+
+    def forward(self, text, image, table):
+        size = text.shape[1]
+        q, k, v = torch.cat([self.text(text), self.image(image)], 1).chunk(3, -1)
+        q, k = (part + part.roll(1, -1) * table for part in (q, k))
+        attended = nn.functional.scaled_dot_product_attention(q, k, v)
+        return text + attended[:, :size], image + attended[:, size:]
+
+
+class Joined(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(TwoStreams() for _ in range(4))
+
+    def forward(self, text, image, table, by_name=False):
+        for block in self.blocks:
+            text, image = block(text, table=table, image=image) if by_name else block(text, image, table)
+        return torch.cat([text, image], 1)
+
+
+def of_both(table, ids):
+    """The table of 5 places of text, and of the kept ones of the image."""
+    text, image = table[:5], table[5:]
+    return torch.cat([text.expand(len(ids), -1, -1), image[ids]], 1)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize("keep", [4, 5])  # 5 as the text, which is not of kept tokens
+def test_the_hidden_states_may_be_another_argument_and_stand_elsewhere_in_what_is_returned(by_name, keep):
+    torch.manual_seed(0)
+    model = Joined().double()
+    text, image, table = (torch.randn(*shape).double() for shape in ((3, 5, 8), (3, 9, 8), (14, 8)))
+    options = {"hidden_arg": "image", "hidden_out": 1, "token_args": {"table": of_both}}
+    route = attach(model, keep=keep, seed=1, **options)
+    out = model(text, image, table, by_name)
+    out.square().sum().backward()
+    found = [p.grad for p in model.parameters()]
+    kept, done = route.kept(), route.processed()
+    route.remove()
+    assert done.layers["blocks.0"] == (27, 243)  # the image, of blocks that are not routed, too
+    assert done.layers["blocks.1"] == (3 * keep, 3 * keep**2)
+    rows = []
+    for b in range(3):
+        x, y = text[b : b + 1], image[b : b + 1]
+        for i, block in enumerate(model.blocks):
+            ids = kept[f"blocks.{i}"][b].long() if f"blocks.{i}" in kept else torch.arange(9)
+            x, part = block(x, y[:, ids], torch.cat([table[:5], table[5:][ids]]))
+            y = y.index_copy(1, ids, part)
+        rows.append(torch.cat([x, y], 1))
+    torch.testing.assert_close(out, torch.cat(rows))
+    model.zero_grad()
+    torch.cat(rows).square().sum().backward()
+    for p, own in zip(model.parameters(), found, strict=True):
+        torch.testing.assert_close(p.grad, own)
+
+
+def test_where_hidden_states_are_is_refused_if_it_is_nowhere():
+    model = Joined()
+    with pytest.raises(ValueError, match="'images'.*did you mean 'image'"):
+        attach(model, keep=2, seed=1, hidden_arg="images")
+    with pytest.raises(ValueError, match="hidden_out is None; expected a place in what layers return, or"):
+        attach(model, keep=2, seed=1, hidden_out=None)
+    given = torch.zeros(3, 5, 8), torch.zeros(3, 9, 8), torch.zeros(14, 8)
+    shared = {"keep": 4, "seed": 1, "token_args": {"table": of_both}, "check": False}
+    route = attach(model, hidden_arg="image", **shared)  # its text is taken for it
+    with pytest.raises(ValueError, match=r"makes \(3, 5, 8\) of the kept .*, or where hidden_out=... says"):
+        model(*given)
+    route.remove()
+    for at in (2, "image"):
+        route = attach(model, hidden_arg="image", hidden_out=at, **shared)
+        with pytest.raises(ValueError, match=rf"layer 'blocks.1' returns tuple; .*; it is {at!r}"):
+            model(*given)
+        route.remove()
 
 
 def test_hidden_states_and_outputs_of_another_shape_are_refused():

@@ -25,8 +25,8 @@ def tokens(x: torch.Tensor, ids: torch.Tensor, batch_first: bool) -> None:
     if x.dim() < 2 or not (axes == 1 or (axes == 2 and ids.shape[0] == x.shape[0 if batch_first else 1])):
         layout = "(B, S, ...)" if batch_first else "(S, B, ...)"
         raise ValueError(
-            f"ids has shape {tuple(ids.shape)}, x {tuple(x.shape)}; expected ids (B, K) or (K,), and x {layout} "
-            "with the same B"
+            f"ids has shape {tuple(ids.shape)}, x {tuple(x.shape)}; expected ids (B, K) or (K,), and x "
+            f"{layout} with the same B"
         )
     if ids.dtype not in _KINDS:
         raise ValueError(f"ids is {ids.dtype}; expected int32 or int64, as sample_tokens gives")

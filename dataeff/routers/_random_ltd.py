@@ -1,14 +1,12 @@
 """Random layerwise token dropping."""
 
 import attrs
-import torch
 
-from dataeff import ops
-from dataeff._check import is_flag, is_whole
+from dataeff.routers._random import RandomTokens
 
 
 @attrs.frozen
-class random_ltd:
+class random_ltd(RandomTokens):
     """Random layerwise token dropping: each layer and sample keeps its own random subset of tokens.
 
     A layer f of L takes the kept tokens, and they are put back among the others:
@@ -30,33 +28,3 @@ class random_ltd:
         >>> random_ltd(shared=True)(2, 8, 3, key=(1234, 0, 0, 1)).shape
         torch.Size([1, 3])
     """
-
-    shared: bool = attrs.field(default=False, kw_only=True, validator=is_flag())
-    prefix: int = attrs.field(default=0, kw_only=True, validator=is_whole(0))
-
-    def __call__(
-        self,
-        batch: int,
-        seq: int,
-        keep: int,
-        *,
-        key: tuple[int | torch.Tensor, ...],
-        first_row: int = 0,
-        device: torch.device | None = None,
-        valid: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Ids of the tokens that enter, sorted. (batch or 1, keep) int32; see `ops.sample_tokens`."""
-        if keep < self.prefix:
-            raise ValueError(f"keep is {keep}; expected at least the prefix of {self.prefix} tokens")
-        if self.shared:
-            batch, first_row, valid = 1, 0, None if valid is None else valid.any(0, keepdim=True)
-        return ops.sample_tokens(
-            batch,
-            seq,
-            keep,
-            key=("random_ltd", *key),
-            first_row=first_row,
-            always=self.prefix,
-            valid=valid,
-            device=device,
-        )

@@ -3,13 +3,12 @@
 from typing import ClassVar
 
 import attrs
-import torch
 
-from dataeff import ops
+from dataeff.routers._random import RandomTokens
 
 
 @attrs.frozen
-class span:
+class span(RandomTokens):
     """TREAD's route: one random subset of tokens enters the first routed layer, the others wait for the last.
 
     x[i] <- (f_j o ... o f_i)(x[J])[i] for i in J, else x[i]: the tokens outside J leave before layer i and
@@ -17,25 +16,14 @@ class span:
 
     Source: TREAD, arXiv 2501.04765.
 
+    Args:
+        shared: whether all samples of a batch keep the same tokens, as layers need that take tables without
+            a batch axis.
+        prefix: how many tokens at the beginning are always kept: a class token, registers.
+
     Examples:
         >>> span()(2, 8, 3, key=(1234, 0, 0, 0)).shape
         torch.Size([2, 3])
     """
 
     scope: ClassVar[str] = "span"
-
-    def __call__(
-        self,
-        batch: int,
-        seq: int,
-        keep: int,
-        *,
-        key: tuple[int | torch.Tensor, ...],
-        first_row: int = 0,
-        device: torch.device | None = None,
-        valid: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Ids of the tokens that enter, sorted. (batch, keep) int32; see `ops.sample_tokens`."""
-        return ops.sample_tokens(
-            batch, seq, keep, key=("span", *key), first_row=first_row, valid=valid, device=device
-        )

@@ -1,7 +1,7 @@
 """What travels with a token: the tensors aligned to tokens that a layer takes beside the hidden states."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from dataeff.routing._rules import RULES, Kept, packed
 from dataeff.routing._stack import unwrapped
 
 Tensor = torch.Tensor
+Declared = int | Sequence[int] | Callable[[Any, Tensor], Any]
+"""Of an argument: its token axes, or what makes of it and the ids, (B, K) or (1, K), what they need."""
 _MASKED = -5000.0  # an additive mask at or below it hides a token: -1e4 is the largest that is in use
 
 
-def travel(name: str, value: Any, kept: Kept, token_args: Mapping[str, int | Sequence[int]]) -> Any:
+def travel(name: str, value: Any, kept: Kept, token_args: Mapping[str, Declared]) -> Any:
     """The argument `name` of a layer as the kept tokens need it.
 
     By its declaration in `token_args`, else by its name where that is a known one. Raises ValueError for
@@ -26,6 +28,9 @@ def travel(name: str, value: Any, kept: Kept, token_args: Mapping[str, int | Seq
         >>> travel("position_ids", torch.arange(4)[None], kept, {})
         tensor([[0, 2]])
     """
+    declared = token_args.get(name)
+    if callable(declared):
+        return None if value is None else declared(value, kept.ids)
     if isinstance(value, tuple | list):  # rotary (cos, sin), say
         parts = [travel(name, each, kept, token_args) for each in value]
         if all(part is each for part, each in zip(parts, value, strict=True)):
@@ -42,8 +47,8 @@ def travel(name: str, value: Any, kept: Kept, token_args: Mapping[str, int | Seq
         return value
     if value.is_nested:
         raise ValueError(f"the argument {name!r} is a nested tensor; expected a padded one")
-    if name in token_args:
-        return _declared(name, value, kept, token_args[name])
+    if declared is not None:
+        return _declared(name, value, kept, declared)
     rule = RULES.get(name)
     if rule is not None:
         return rule(name, value, kept)

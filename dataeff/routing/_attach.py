@@ -14,6 +14,7 @@ from dataeff._check import whole
 from dataeff._distributed import rank_or_own
 from dataeff.clock import Clock
 from dataeff.pacing import axis, constant
+from dataeff.routing._adapters import Declared
 from dataeff.routing._flow import Flow
 from dataeff.routing._hook import Hook, Ride
 from dataeff.routing._route import Route
@@ -29,7 +30,9 @@ def attach(
     skip: tuple[int, int] | None = None,
     seed: int,
     rank: int | None = None,
-    token_args: Mapping[str, int | Sequence[int]] | None = None,
+    token_args: Mapping[str, Declared] | None = None,
+    hidden_arg: str | None = None,
+    hidden_out: int | str = 0,
     in_place: bool = True,
     batch_first: bool | None = None,
     check: bool = True,
@@ -38,11 +41,11 @@ def attach(
     """Let only some tokens enter some layers of `model` while it trains; the others bypass them.
 
     A routed layer takes hidden states (B, S, C) as its first argument and returns them, alone or first in a
-    tuple, a mapping or a dataclass. Tokens stay in order, so a causal layer stays causal, and what is aligned
-    to tokens travels with them: masks, positions, rotary tables, the boundaries of packed documents.
-    Arguments are known by their names (see the guide), or declared. Caches of keys and values are off.
-    Evaluation mode is untouched, and so are the state dict and copies of the model, unless the router says
-    otherwise.
+    tuple, a mapping or a dataclass, unless `hidden_arg` and `hidden_out` say otherwise. Tokens stay in order,
+    so a causal layer stays causal, and what is aligned to tokens travels with them: masks, positions, rotary
+    tables, the boundaries of packed documents. Arguments are known by their names (see the guide), or
+    declared. Caches of keys and values are off. Evaluation mode is untouched, and so are the state dict and
+    copies of the model, unless the router says otherwise.
 
     Args:
         model: any module; its forward passes in training mode count as micro-batches.
@@ -59,7 +62,11 @@ def attach(
             torch.distributed's, else 0. Ranks that share their samples (tensor parallel) share it.
         token_args: for each argument of a layer that is aligned to tokens and not known by its name, its
             token axes, as `{"attention_mask": (-2, -1), "position_ids": 1}`; `()` for one that is not
-            aligned.
+            aligned. Or a function of the argument and the ids of the kept tokens, (B, K), or (1, K) where
+            all samples keep the same, that gives what they need; it is not called with None.
+        hidden_arg: the argument of a layer that is its hidden states, if it is not the first.
+        hidden_out: where they stand in what a layer returns, if not alone or first: a place, or the name of
+            a field or key. A block of images and text that returns (text, image) has them at 1.
         in_place: whether a layer's output may be written into the hidden states that went in, which saves a
             copy of them. That is done only where autograd allows it and nothing else refers to them, never
             under activation checkpointing; code that kept them in a variable, and uses them later, gets an
@@ -91,13 +98,15 @@ def attach(
     if isinstance(router, str):
         router = cast(Callable[..., Any], registry.get("routers", router))
     made = router() if isinstance(router, type) else router
+    if not isinstance(hidden_out, int | str) or isinstance(hidden_out, bool):
+        raise ValueError(f"hidden_out is {hidden_out!r}; expected a place in what layers return, or a name")
     model = getattr(model, "_orig_mod", model)  # of a compiled model, the model
     whole_input = getattr(made, "scope", "layer") == "input"
     ends = skip if skip is not None else (0, 0) if whole_input else (1, 1)
     named = _named(model, list(layers) if layers is not None else blocks(model, ends))
     for name, layer in named.items():
         _check_layer(name, layer)
-    _check_declared(named, token_args or {})
+    _check_declared(named, [*(token_args or {}), *([] if hidden_arg is None else [hidden_arg])])
     for name, block in parts(model, list(named.values())).items():
         warnings.warn(
             f"layer {name!r} is a part of {block!r}. If its input is added to its output outside of it, "
@@ -120,20 +129,22 @@ def attach(
         blocks=[names[id(block)] for block in stack],
         clock=clock if by_clock else None,
         token_args=dict(token_args or {}),
+        hidden_arg=hidden_arg,
+        hidden_out=hidden_out,
         rank=whole("rank", rank_or_own(rank), low=0),
         in_place=in_place,
         batch_first=is_batch_first(named.values()) if batch_first is None else batch_first,
         check=check,
     )
-    flow = Flow(route, found=layers is None)
+    marked = {names[id(block)]: block for block in stack if names[id(block)] not in named}
+    flow = Flow(route, found=layers is None, marked=marked)
     if hasattr(made, "gate"):
         plain = [unwrapped(layer) for layer in named.values()]
         for layer, gate in [(layer, made.gate(layer)) for layer in plain]:
             layer.add_module(type(made).__name__, gate)
-    marked = [block for block in stack if names[id(block)] not in named]
     route._rides += [
         Ride(model, Hook(flow, "begin", ""), Hook(flow, "end", "")),
-        *(Ride(block, Hook(flow, "mark", names[id(block)])) for block in marked if block is not model),
+        *(Ride(block, Hook(flow, "mark", name)) for name, block in marked.items() if block is not model),
         *(Ride(named[n], Hook(flow, "enter", n), Hook(flow, "leave", n)) for n in named),
     ]
     for ride in route._rides:
@@ -164,13 +175,13 @@ def _check_layer(name: str, layer: nn.Module) -> None:
         )
 
 
-def _check_declared(layers: Mapping[str, nn.Module], token_args: Mapping[str, object]) -> None:
+def _check_declared(layers: Mapping[str, nn.Module], arguments: Sequence[str]) -> None:
     """Refuse what no layer takes: an encoder's and a decoder's may differ."""
     takes = {name: inspect.signature(unwrapped(layer).forward).parameters for name, layer in layers.items()}
     if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for own in takes.values() for p in own.values()):
         return
     known = list(dict.fromkeys(argument for own in takes.values() for argument in own))
-    for declared in token_args:
+    for declared in arguments:
         if declared not in known:
             of = f"the arguments of layer {next(iter(takes))!r}"
             raise ValueError(registry.unknown(declared, known, of=of))

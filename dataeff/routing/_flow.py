@@ -67,6 +67,8 @@ class Flow:
     route: Route
     found: bool = False
     """Whether the layers were found by themselves."""
+    marked: Mapping[str, nn.Module] = attrs.field(factory=dict)
+    """The blocks beside the layers, by name."""
     _tokens: Tensor | None = attrs.field(default=None, init=False, repr=False)
     """What the model was called with, for a router that asks for it."""
     _shape: tuple[int, ...] | None = attrs.field(default=None, init=False, repr=False)
@@ -86,7 +88,7 @@ class Flow:
 
     def __attrs_post_init__(self) -> None:
         layers, self._scope = self.route.layers, self.route._scope
-        self._names = {name: arguments(layer) for name, layer in layers.items()}
+        self._names = {name: arguments(layer) for name, layer in (layers | dict(self.marked)).items()}
         self._heads = {name: (torch_heads(layer), heads(layer)) for name, layer in layers.items()}
         self._segments = _segments(layers, alone=self._scope == "layer")
         self._ends = {begin: name for name, begin in self._segments.items()}  # the last one wins
@@ -161,7 +163,7 @@ class Flow:
 
     def mark(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a block that is not routed: remember whose input it is, or learn whose is run again."""
-        x = hidden_states(args, kwargs) if name else first_tensor(args, kwargs)
+        x = self._comes(name, args, kwargs)
         compiling = torch.compiler.is_compiling()
         if not compiling:
             self._guard.refuse_left(name, (args, kwargs))
@@ -179,6 +181,11 @@ class Flow:
         else:
             self._passes.remember(name, x, Pass(self.route._now, self.route._asked or 0))
 
+    def _comes(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+        if not name:
+            return first_tensor(args, kwargs)
+        return hidden_states(args, kwargs, self._names[name], self.route.hidden_arg)
+
     def enter(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before a layer: hand it the kept tokens alone."""
         self._awaits = False
@@ -187,9 +194,16 @@ class Flow:
             return None
         if not torch.compiler.is_compiling():
             self._refuse(name, args, kwargs)
-        first = self.route.batch_first
-        names = self._names[name]
-        given = given_to(name, layer, names, args, kwargs, batch_first=first, shape=self._shape)
+        given = given_to(
+            name,
+            layer,
+            self._names[name],
+            args,
+            kwargs,
+            batch_first=self.route.batch_first,
+            shape=self._shape,
+            hidden_arg=self.route.hidden_arg,
+        )
         inside = self._into(given)
         if layer.training and (torch.compiler.is_compiling() or not in_backward()):
             self.route._meter.add(name, self._turned(given.x if inside is None else inside.taken))
@@ -328,7 +342,7 @@ class Flow:
                 return apart(travel(argument, value, kept, self.route.token_args))
 
             args, kwargs = given.with_tokens(self._given(taken, given.is_flat), travels)
-            out = hidden_of(forward(*args, **kwargs))
+            out = hidden_of(forward(*args, **kwargs), self.route.hidden_out)
             return taken if out is None else _as_many(given.name, self._rows(out, given.is_flat), taken)
 
         return run
@@ -342,11 +356,12 @@ class Flow:
         inside = self._inside.get(segment)
         if inside is None:
             return None
-        out = hidden_of(output)
+        out = hidden_of(output, self.route.hidden_out)
         if out is None:
             raise ValueError(
                 f"layer {name!r} returns {type(output).__name__}; expected hidden states, alone or first in "
-                "a tuple, a mapping or a dataclass"
+                "a tuple, a mapping or a dataclass, or where attach(..., hidden_out=...) says; it is "
+                f"{self.route.hidden_out!r}"
             )
         refuse_written(name, inside.moved, inside.taken.shape[1])
         y = _as_many(name, self._rows(out, inside.is_flat), inside.taken)
@@ -355,8 +370,9 @@ class Flow:
             if self._scope != "input":
                 y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
                 if eager:
-                    self._guard.remember(name, output, keep=inside.taken.shape[1], moved=inside.moved)
-        return with_hidden(output, self._given(y, inside.is_flat), inside.moved)
+                    keep = inside.taken.shape[1]
+                    self._guard.remember(name, output, out, keep=keep, moved=inside.moved)
+        return with_hidden(output, self._given(y, inside.is_flat), inside.moved, self.route.hidden_out)
 
     def _all(self, name: str, inside: _Inside, y: Tensor) -> Tensor:
         """The hidden states that a segment began with, in the dtype that it ends with."""
@@ -393,7 +409,8 @@ def _as_many(name: str, made: Tensor, taken: Tensor) -> Tensor:
     if made.shape != taken.shape:
         raise ValueError(
             f"layer {name!r} makes {tuple(made.shape)} of the kept tokens; expected as many and as wide as "
-            f"they came, {tuple(taken.shape)}, alone or first in what it returns"
+            f"they came, {tuple(taken.shape)}, alone or first in what it returns, or where hidden_out=... "
+            "says"
         )
     return made
 

@@ -132,27 +132,32 @@ def given_to(
     *,
     batch_first: bool,
     shape: tuple[int, ...] | None = None,
+    hidden_arg: str | None = None,
 ) -> Given:
-    """The arguments of a layer that takes those by position under such `names`, hidden states first.
+    """The arguments of a layer that takes those by position under such `names`.
+
+    Hidden states are the first, or `hidden_arg`.
 
     Those of packed documents may lack an axis of samples, and those of several streams have one more, where
-    the model was called with (B, S) as in `shape`. Raises ValueError where the first argument is none.
+    the model was called with (B, S) as in `shape`. Raises ValueError where the argument is none.
 
     Examples:
         >>> given_to("0", nn.Identity(), ["x"], (), {"x": torch.zeros(2, 3)}, batch_first=True)
         Traceback (most recent call last):
         ...
-        ValueError: layer '0': its first argument, 'x', is (2, 3); expected (B, S, C). A ...
+        ValueError: layer '0': its first argument, 'x', is (2, 3); expected (B, S, C). If ...
     """
     at = [*names, *(f"*args[{i}]" for i in range(len(args)))]
     values = dict(zip(at, args, strict=False)) | dict(kwargs)
     first = names[0] if names and names[0] in values else next(iter(values), "none")
-    hidden = values.get(first)
+    argument = hidden_arg or first
+    hidden = values.get(argument)
     if not isinstance(hidden, Tensor) or hidden.is_nested or not _fits(hidden, values, shape):
         got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
         raise ValueError(
-            f"layer {name!r}: its first argument, {first!r}, is {got}; expected (B, S, C). A layer of other "
-            "hidden states cannot be routed: leave it out (layers=[...])"
+            f"layer {name!r}: its {'' if hidden_arg else 'first '}argument, {argument!r}, is {got}; expected "
+            "(B, S, C). If its hidden states are another argument, say which (hidden_arg=...); a layer of "
+            "others cannot be routed: leave it out (layers=[...])"
         )
     x = hidden if batch_first or hidden.dim() == 2 else hidden.transpose(0, 1)
     x = x.unsqueeze(0) if x.dim() == 2 else x

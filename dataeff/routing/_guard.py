@@ -23,7 +23,8 @@ class Guard:
     Examples:
         >>> guard, keys = Guard(), torch.zeros(1, 2, 8)
         >>> guard.begin()
-        >>> guard.remember("h.1", (torch.zeros(1, 2, 4), keys), keep=2, moved=())
+        >>> kept = torch.zeros(1, 2, 4)
+        >>> guard.remember("h.1", (kept, keys), kept, keep=2, moved=())
         >>> guard.refuse_left("h.2", (torch.zeros(1, 6, 4), keys))
         Traceback (most recent call last):
         ...
@@ -52,14 +53,24 @@ class Guard:
                 "that), or a lock around its forward pass"
             )
 
-    def remember(self, name: str, output: Any, *, keep: int, moved: Iterable[Moved]) -> None:
-        """What a layer returns of its `keep` tokens, hidden states first, but for what it hands on."""
+    def remember(self, name: str, output: Any, hidden: Tensor, *, keep: int, moved: Iterable[Moved]) -> None:
+        """What a layer returns of its `keep` tokens beside hidden states, but for what it hands on.
+
+        What it makes of another stream, which came whole, is of that.
+        """
         if isinstance(output, Tensor):
             return
-        handed_on = {id(leaf) for own in moved for leaf in tree_leaves(own.after)}
-        _, *others = tree_leaves(output)
-        for leaf in others:
-            if isinstance(leaf, Tensor) and keep in leaf.shape and id(leaf) not in handed_on:
+        came = [leaf for own in moved for leaf in tree_leaves(own.after) if isinstance(leaf, Tensor)]
+        whole = [leaf for own in moved if own.after is own.before for leaf in tree_leaves(own.after)]
+        handed_on = {id(leaf) for leaf in [hidden, *came]}
+        streams = {leaf.shape for leaf in whole if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(output):
+            if (
+                isinstance(leaf, Tensor)
+                and keep in leaf.shape
+                and id(leaf) not in handed_on
+                and leaf.shape not in streams
+            ):
                 self._left[id(leaf)] = ref(leaf), name
 
     def refuse_left(self, name: str, given: Any) -> None:

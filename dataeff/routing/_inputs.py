@@ -49,8 +49,15 @@ def whole_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tenso
     return next(iter([*ids, *tensors]), None)
 
 
-def hidden_states(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
-    """What goes through a block: what is called so, else the first tensor (B, S, C), else the first.
+def hidden_states(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    names: Sequence[str] = (),
+    hidden_arg: str | None = None,
+) -> torch.Tensor | None:
+    """What goes through a block that takes those by position under such `names`.
+
+    It is `hidden_arg`; else what is called hidden_states, else the first tensor (B, S, C), else the first.
 
     Examples:
         >>> x, mask = torch.zeros(2, 16, 8), torch.ones(2, 1, 16, 16)
@@ -58,8 +65,9 @@ def hidden_states(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Ten
         True
     """
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    named = kwargs.get("hidden_states")
-    if isinstance(named, torch.Tensor):
+    given = dict(kwargs) if hidden_arg is None else dict(zip(names, args, strict=False)) | dict(kwargs)
+    named = given.get(hidden_arg or "hidden_states")
+    if isinstance(named, torch.Tensor) or hidden_arg is not None:
         return named
     return next(iter([*(t for t in tensors if t.dim() == 3), *tensors]), None)
 

@@ -1,4 +1,4 @@
-"""The hidden states in what a layer returns: alone, or first in a tuple, a mapping or a dataclass."""
+"""The hidden states in what a layer returns: alone, or in a tuple, a mapping or a dataclass."""
 
 import copy
 import dataclasses
@@ -10,20 +10,23 @@ import torch
 from dataeff.routing._given import Moved
 
 
-def hidden_of(output: Any) -> torch.Tensor | None:
-    """The hidden states that a layer returns, or None if they are not where they should be.
+def hidden_of(output: Any, at: int | str = 0) -> torch.Tensor | None:
+    """The hidden states that a layer returns, or None if they do not stand where they should.
 
     Examples:
         >>> hidden_of((torch.ones(2), "cache"))
         tensor([1., 1.])
+        >>> hidden_of(("text", torch.ones(2)), 1), hidden_of({"x": torch.ones(2)}, "x")
+        (tensor([1., 1.]), tensor([1., 1.]))
     """
     if isinstance(output, torch.Tensor):
         return output
-    first = next(iter(_parts(output)), None)
-    return first if isinstance(first, torch.Tensor) else None
+    place = _place(output, at)
+    hidden = None if place is None else _parts(output)[place]
+    return hidden if isinstance(hidden, torch.Tensor) else None
 
 
-def with_hidden(output: Any, hidden: torch.Tensor, moved: Sequence[Moved] = ()) -> Any:
+def with_hidden(output: Any, hidden: torch.Tensor, moved: Sequence[Moved] = (), at: int | str = 0) -> Any:
     """`output` with other hidden states.
 
     Where the layer hands on one of its arguments, as T5's do with their bias, what was moved is as before.
@@ -34,8 +37,8 @@ def with_hidden(output: Any, hidden: torch.Tensor, moved: Sequence[Moved] = ()) 
     """
     if isinstance(output, torch.Tensor):
         return hidden
-    _, *others = _parts(output)
-    parts = [hidden, *(_before(part, moved) for part in others)]
+    place = _place(output, at)
+    parts = [hidden if i == place else _before(part, moved) for i, part in enumerate(_parts(output))]
     if isinstance(output, tuple) and hasattr(output, "_fields"):
         return type(output)(*parts)
     if isinstance(output, tuple | list):
@@ -49,6 +52,14 @@ def with_hidden(output: Any, hidden: torch.Tensor, moved: Sequence[Moved] = ()) 
     return changed
 
 
+def _place(output: Any, at: int | str) -> int | None:
+    """Which part of `output` is meant, from 0; None if it is not there."""
+    names, parts = _names(output), len(_parts(output))
+    if isinstance(at, str):
+        return names.index(at) if at in names else None
+    return at % parts if -parts <= at < parts else None
+
+
 def _before(part: Any, moved: Sequence[Moved]) -> Any:
     return next((own.before for own in moved if part is own.after), part)
 
@@ -56,6 +67,8 @@ def _before(part: Any, moved: Sequence[Moved]) -> Any:
 def _names(output: Any) -> list[str]:
     if isinstance(output, Mapping):
         return list(output)
+    if isinstance(output, tuple):
+        return list(getattr(output, "_fields", ()))
     return [field.name for field in dataclasses.fields(output)] if dataclasses.is_dataclass(output) else []
 
 

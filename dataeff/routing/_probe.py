@@ -101,8 +101,9 @@ def check(
         raise ValueError(
             f"layer {name!r} knows by itself where its tokens stand: with the others in another order, "
             "its last token comes out differently. It would take kept tokens for neighbours (it computes "
-            "positions, a window, a convolution or a recurrence). Give it positions as an argument, "
-            "leave it out (layers=[...]), or, if that is meant, say attach(..., check=False)"
+            "positions, a window, a convolution or a recurrence). Give it positions as an argument, declare "
+            "one that has those of other tokens, too (token_args), leave it out (layers=[...]), or, if that "
+            "is meant, say attach(..., check=False)"
         )
     tells = bool((reach > noise)[:, -1].any())
     if tells and getattr(router, "looks_ahead", False):

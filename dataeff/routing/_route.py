@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -12,6 +12,7 @@ from torch import nn
 from dataeff._check import count, whole
 from dataeff.clock import Clock, Processed
 from dataeff.pacing import amounts, as_pace, axis, constant
+from dataeff.routing._adapters import Declared
 from dataeff.routing._meter import Meter
 from dataeff.routing._stack import unwrapped
 
@@ -44,7 +45,9 @@ class Route:
     """The names of the blocks of the model's stacks, routed or not."""
     clock: Clock | None = attrs.field(repr=False)
     """What `keep` reads where it is not paced by steps."""
-    token_args: Mapping[str, int | Sequence[int]]
+    token_args: Mapping[str, Declared]
+    hidden_arg: str | None
+    hidden_out: int | str
     rank: int
     """Of this process among those that hold other samples of the global batch."""
     in_place: bool

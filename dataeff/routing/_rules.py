@@ -70,7 +70,10 @@ class Kept(NamedTuple):
 
 
 def _misfit(name: str, value: Tensor, kept: Kept, more: str = "") -> ValueError:
-    cure = f"leave the layer out (layers=[...]), or, if it has none, token_args={{{name!r}: ()}}"
+    cure = (
+        f"leave the layer out (layers=[...]), or say token_args={{{name!r}: ()}} if it has none, or give "
+        "there a function of it and of the ids of the kept tokens that makes of it what they need"
+    )
     if more or kept.seq in value.shape:
         cure = f"declare its token axes: attach(..., token_args={{{name!r}: ...}}){more}"
     return ValueError(
@@ -207,6 +210,7 @@ RULES: dict[str, Callable[[str, Tensor, Kept], Tensor]] = {
             "position_embeddings_global",
             "position_embeddings_local",
             "rotary_pos_emb",
+            "image_rotary_emb",
             "rotary_emb",
             "rope",
             "sinusoidal_pos",
