@@ -54,6 +54,7 @@ def stamp(versions: dict[str, str] | None = None) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": platform.machine(),
+            "model": _model(),
             "cores": os.cpu_count(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
@@ -65,6 +66,14 @@ def stamp(versions: dict[str, str] | None = None) -> dict[str, Any]:
             **(versions or {}),
         },
     }
+
+
+def _model() -> str | None:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or None
 
 
 def _commit() -> str | None:
