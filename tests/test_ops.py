@@ -540,11 +540,19 @@ def test_masks_on_another_gpu_are_refused():
 
 
 @pytest.mark.parametrize(
-    "expanded", [torch.zeros(1, 4, 3).expand(2, 4, 3), torch.zeros(2, 1, 3).expand(2, 4, 3)]
+    "shares",
+    [
+        torch.zeros(1, 4, 3).expand(2, 4, 3),
+        torch.zeros(2, 1, 3).expand(2, 4, 3),
+        torch.zeros(18).as_strided((2, 4, 3), (3, 3, 1)),
+        torch.zeros(18).as_strided((2, 4, 3), (1, 4, 2)),
+    ],
 )
-def test_writing_into_rows_that_share_memory_is_refused(expanded):
-    with pytest.raises(ValueError, match=r"shape \(2, 4, 3\), is expanded.* x.clone\(\), or scatter_tokens"):
-        ops.scatter_tokens_(expanded, torch.ones(2, 1, 3), torch.tensor([[0], [1]]))
+def test_writing_into_rows_that_share_memory_is_refused(shares):
+    with pytest.raises(
+        ValueError, match=r"shape \(2, 4, 3\), has strides .*, so .* x.clone\(\), or scatter_tokens"
+    ):
+        ops.scatter_tokens_(shares, torch.ones(2, 1, 3), torch.tensor([[0], [1]]))
 
 
 @pytest.mark.parametrize("kind", ["plain", "all"])
@@ -717,7 +725,7 @@ MASK = torch.ones(2, 4, dtype=torch.bool)
         ),
         (
             lambda: rows(2, 4, 2, weights=MASK.to(torch.complex64)),
-            "weights is torch.complex64 .*; expected numbers of shape",
+            "weights is torch.complex64 .*; expected floats of 16 bits or more, or int64, of shape",
         ),
         (
             lambda: rows(2, 4, 2, weights=torch.tensor([1, 2, -0.5, 3])),
@@ -857,3 +865,47 @@ def test_the_kernels_compile_for_a_device_that_is_not_here():
     for kernel, instructions in found.items():
         assert not [own for own in instructions if own.startswith("fma")], kernel  # as on the CPU, to the bit
     assert "div.rn.f64" in found["all masks"]
+
+
+@pytest.mark.parametrize("device", [ON_CPU, ON_CUDA])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("way", ["a part of it", "turned", "beside it"])
+def test_what_is_written_may_be_a_part_of_what_is_written_to(device, way, batch_first, shared):
+    """Each is read before it is written over."""
+    x = torch.arange(3 * 12 * 2.0, device=device).view(3, 12, 2)
+    ids = torch.arange(1, 5, device=device).expand(3, -1)
+    y = {"a part of it": x[:, :4], "turned": x.flip(1)[:, :4], "beside it": x[:, 6:10]}[way]
+    expected = x.clone()
+    expected[:, 1:5] = y.clone()
+    turn = (lambda t: t) if batch_first else (lambda t: t.transpose(0, 1))
+    ops.scatter_tokens_(turn(x), turn(y), ids[0] if shared else ids, batch_first=batch_first)
+    assert torch.equal(x, expected)
+
+
+def test_under_vmap_what_is_written_may_be_a_part_of_what_is_written_to():
+    x = torch.arange(2 * 3 * 12 * 2.0).view(2, 3, 12, 2)
+    ids = torch.arange(1, 5).expand(3, -1)
+    expected = x.clone()
+    expected[:, :, 1:5] = x[:, :, :4]
+    out = torch.vmap(lambda x: ops.scatter_tokens_(x.clone(), x[:, :4], ids))(x)
+    assert torch.equal(out, expected)
+    assert torch.equal(torch.vmap(lambda x: ops.scatter_tokens_(x, x[:, :4], ids))(x), expected)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("axes", [(-2, -1), (1,), (-1,)])
+def test_axes_may_be_cut_to_ids_of_all_rows(batch, axes):
+    x = torch.randn(batch, 9, 9)
+    ids = torch.tensor([0, 3, 4])
+    assert torch.equal(ops.gather_axes(x, ids, axes), ops.gather_axes(x, ids.expand(batch, -1), axes))
+
+
+def test_ids_are_not_looked_at_where_they_cannot_be(monkeypatch):
+    """With DATAEFF_CHECK=1, under torch.func, on meta and for fake tensors."""
+    monkeypatch.setattr(_checks, "DEBUG", True)
+    x, ids = torch.randn(3, 2, 8, 4), torch.tensor([[0, 3], [1, 2]]).expand(3, -1, -1)
+    assert torch.vmap(ops.gather_tokens)(x, ids).shape == (3, 2, 2, 4)
+    assert ops.gather_tokens(x[0].to("meta"), ids[0].to("meta")).shape == (2, 2, 4)
+    with FakeTensorMode():
+        assert ops.gather_tokens(torch.zeros(2, 8, 4), torch.zeros(2, 2).long()).shape == (2, 2, 4)

@@ -10,6 +10,10 @@ DEBUG = os.environ.get("DATAEFF_CHECK", "0") not in ("", "0")
 
 
 _KINDS = (torch.int32, torch.int64)
+_WEIGHTS = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
 
 
 def tokens(x: torch.Tensor, ids: torch.Tensor, batch_first: bool) -> None:
@@ -35,8 +39,15 @@ def tokens(x: torch.Tensor, ids: torch.Tensor, batch_first: bool) -> None:
             f"ids is on {ids.device}, of shape {tuple(ids.shape)}, and x on {x.device}, of shape "
             f"{tuple(x.shape)}; expected the same device: ids.to(x.device)"
         )
-    if DEBUG and not torch.compiler.is_compiling():
+    if DEBUG and _can_be_read(ids):
         _ids(ids, x.shape[1 if batch_first else 0])
+
+
+def _can_be_read(ids: torch.Tensor) -> bool:
+    """Whether it has values, here and now: not under a compiler, torch.func, or on the device meta."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return type(ids) is torch.Tensor and not ids.is_meta
 
 
 def _ids(ids: torch.Tensor, seq: int) -> None:
@@ -98,13 +109,16 @@ def apart(x: torch.Tensor) -> None:
         >>> apart(torch.zeros(1, 4).expand(2, 4))
         Traceback (most recent call last):
         ...
-        ValueError: x, of shape (2, 4), is expanded: its strides are (0, 1), so that entries share memory; ...
+        ValueError: x, of shape (2, 4), has strides (0, 1), so that entries share memory; expected ...
     """
-    if any(size > 1 and not stride for size, stride in zip(x.shape, x.stride(), strict=True)):
-        raise ValueError(
-            f"x, of shape {tuple(x.shape)}, is expanded: its strides are {x.stride()}, so that entries share "
-            "memory; expected one that can be written to: x.clone(), or scatter_tokens, which makes a copy"
-        )
+    extent = 0  # of what lies within each axis
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size > 1 and stride <= extent:
+            raise ValueError(
+                f"x, of shape {tuple(x.shape)}, has strides {x.stride()}, so that entries share memory; "
+                "expected one that can be written to: x.clone(), or scatter_tokens, which makes a copy"
+            )
+        extent += (size - 1) * stride
 
 
 def axes(x: torch.Tensor, ids: torch.Tensor, given: Sequence[int]) -> set[int]:
@@ -116,17 +130,17 @@ def axes(x: torch.Tensor, ids: torch.Tensor, given: Sequence[int]) -> set[int]:
         >>> axes(torch.zeros(3, 4), torch.tensor([[0, 2]]), (1,))
         Traceback (most recent call last):
         ...
-        ValueError: ids has shape (1, 2), x (3, 4); expected ids (B, K), and x (1, ...) or (B, ...)
+        ValueError: ids has shape (1, 2), x (3, 4); expected ids (B, K), and x (1, ...) or (B, ...), or ...
     """
     if not given or not all(-x.dim() <= axis < x.dim() and axis % x.dim() for axis in given):
         raise ValueError(
             f"axes is {given!r}, of x of shape {tuple(x.shape)}; expected axes of tokens, after that of the "
             "batch"
         )
-    if ids.dim() != 2 or x.shape[0] not in (1, ids.shape[0]):
+    if ids.dim() != 1 and (ids.dim() != 2 or x.shape[0] not in (1, ids.shape[0])):
         raise ValueError(
             f"ids has shape {tuple(ids.shape)}, x {tuple(x.shape)}; expected ids (B, K), and x "
-            "(1, ...) or (B, ...)"
+            "(1, ...) or (B, ...), or ids (K,)"
         )
     found = {axis % x.dim() for axis in given}
     if len(sizes := {x.shape[axis] for axis in found}) > 1:
@@ -134,7 +148,8 @@ def axes(x: torch.Tensor, ids: torch.Tensor, given: Sequence[int]) -> set[int]:
             f"axes is {given!r}, on which x, of shape {tuple(x.shape)}, has {sorted(sizes)} tokens; expected "
             "as many on each"
         )
-    tokens(x.transpose(1, min(found)).expand(ids.shape[0], *[-1] * (x.dim() - 1)), ids, True)
+    rows = x.transpose(1, min(found))
+    tokens(rows if ids.dim() == 1 else rows.expand(ids.shape[0], *[-1] * (x.dim() - 1)), ids, True)
     return found
 
 
@@ -147,9 +162,9 @@ def mask(name: str, given: torch.Tensor, batch: int, seq: int, device: torch.dev
         ...
         ValueError: valid is torch.float32 of shape (3,); expected bool of shape (3,) or (2, 3)
     """
-    fits = not given.dtype.is_complex if name == "weights" else given.dtype == torch.bool
+    fits = given.dtype in _WEIGHTS if name == "weights" else given.dtype == torch.bool
     if not fits or tuple(given.shape) not in ((seq,), (batch, seq)):
-        kind = "numbers" if name == "weights" else "bool"
+        kind = "floats of 16 bits or more, or int64," if name == "weights" else "bool"
         raise ValueError(
             f"{name} is {given.dtype} of shape {tuple(given.shape)}; expected {kind} of shape ({seq},) or "
             f"({batch}, {seq})"

@@ -25,6 +25,22 @@ def is_one(x: torch.Tensor) -> bool:
     return x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1)
 
 
+def may_share(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether numbers of `y` may be some of `x`: False is sure.
+
+    Examples:
+        >>> x = torch.zeros(2, 4)
+        >>> may_share(x, x[:, 1:3]), may_share(x, torch.zeros(2, 2))
+        (True, False)
+    """
+    if torch._C._are_functorch_transforms_active() or not type(x) is type(y) is torch.Tensor:
+        return True
+    if x.is_contiguous() and y.is_contiguous():
+        begins, other = x.data_ptr(), y.data_ptr()
+        return begins < other + y.nbytes and other < begins + x.nbytes
+    return x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
+
+
 def empty(x: torch.Tensor, keep: int) -> torch.Tensor:
     """Room for `keep` tokens a row of `x`, in the layout of `x`. (B, S, ...) -> (B, keep, ...).
 

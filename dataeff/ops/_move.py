@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from dataeff.ops import _aten, _checks, _library
+from dataeff.ops import _aten, _checks, _layout, _library
 
 
 def gather_tokens(x: torch.Tensor, ids: torch.Tensor, *, batch_first: bool = True) -> torch.Tensor:
@@ -28,7 +28,7 @@ def gather_tokens(x: torch.Tensor, ids: torch.Tensor, *, batch_first: bool = Tru
         tensor([[1., 3.]])
     """
     _checks.tokens(x, ids, batch_first)
-    if not (x.is_cuda and _for_kernels()):
+    if not (x.is_cuda and _for_kernels(x)):
         return _aten.gather(x, ids, batch_first)
     moved: torch.Tensor = torch.ops.dataeff.gather_tokens(_turned(x, batch_first), ids)
     return _turned(moved, batch_first)
@@ -56,7 +56,7 @@ def scatter_tokens(
         tensor([[1., 0., 2.]])
     """
     _checks.replacement(x, y, ids, batch_first)
-    if not (x.is_cuda and _for_kernels()):
+    if not (x.is_cuda and _for_kernels(x)):
         return _aten.scatter(x, y, ids, batch_first)
     moved: torch.Tensor = torch.ops.dataeff.scatter_tokens(
         _turned(x, batch_first), _turned(y, batch_first), ids
@@ -72,7 +72,8 @@ def scatter_tokens_(
     To autograd it is what any in-place operation is: a leaf that requires a gradient is refused, and so is
     the backward pass of an operation that kept `x` as it was before.
 
-    Raises ValueError, as `scatter_tokens` does, and for an expanded `x`, whose rows are one in memory.
+    `y` may be a part of `x`. Raises ValueError, as `scatter_tokens` does, and for an `x` of which entries
+    share memory.
 
     Examples:
         >>> x = torch.zeros(1, 3)
@@ -82,9 +83,12 @@ def scatter_tokens_(
         tensor([[1., 0., 2.]])
     """
     _checks.replacement(x, y, ids, batch_first)
+    compiling = torch.compiler.is_compiling()
     if not x.is_contiguous():
         _checks.apart(x)
-    if x.is_cuda and _for_kernels() and not torch.compiler.is_compiling():
+    if not compiling and _layout.may_share(x, y):
+        y = y.clone()  # else some of it could be written over before it is read
+    if x.is_cuda and _for_kernels(x) and not compiling:
         _library.Write.apply(_turned(x, batch_first), _turned(y, batch_first), ids)  # type: ignore[no-untyped-call]
     else:
         _aten.write(x, y, ids, batch_first)
@@ -97,8 +101,9 @@ def gather_axes(x: torch.Tensor, ids: torch.Tensor, axes: Sequence[int]) -> torc
     One indexing call that reads what it needs: nothing is expanded, and no axis is cut before the other.
 
     Args:
-        x: with a batch axis before all others, on which a single row serves all rows of `ids`.
-        ids: (B, K) int32 or int64.
+        x: with a batch axis before all others, on which a single row serves all rows of `ids`; with ids
+            (K,) it stays as it is.
+        ids: (B, K), or (K,) for all rows; int32 or int64.
         axes: which axes of `x` are tokens; not the batch axis.
 
     Raises:
@@ -113,6 +118,10 @@ def gather_axes(x: torch.Tensor, ids: torch.Tensor, axes: Sequence[int]) -> torc
     """
     tokens = _checks.axes(x, ids, axes)
     ids = ids.long()
+    if ids.dim() == 1:
+        for axis in tokens:
+            x = x.index_select(axis, ids)
+        return x
     if tokens == {1}:
         return x[0][ids] if x.shape[0] == 1 else gather_tokens(x, ids)
     last = max(tokens)
@@ -132,6 +141,11 @@ def _turned(x: torch.Tensor, batch_first: bool) -> torch.Tensor:
     return x if batch_first else x.transpose(0, 1)
 
 
-def _for_kernels() -> bool:
-    """Whether to call the operators on CUDA: not under torch.func, which knows torch's own calls."""
-    return torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active()
+def _for_kernels(x: torch.Tensor) -> bool:
+    """Whether to call the operators on CUDA: not under torch.func, which knows torch's own calls.
+
+    Nor for what is conjugated or negated when it is read.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    return not (torch._C._are_functorch_transforms_active() or x.is_conj() or x.is_neg())

@@ -65,6 +65,7 @@ def _flat(x: Tensor) -> Tensor:
     """The bits of each token on one axis, as integers. (B, S, ...) -> (B, S, C); a view if that can be."""
     if x.is_complex():
         x = torch.view_as_real(x.resolve_conj())
+    x = x.resolve_neg()
     return (x if x.dim() > 2 else x.unsqueeze(-1)).flatten(2).view(_BITS[x.itemsize])
 
 
