@@ -13,6 +13,8 @@ from scipy import stats
 Result = dict[str, Any]
 Value = Callable[[Result], float]
 BASELINE = "baseline"
+RATES = ("baseline", "baseline_twice_rate", "baseline_half_rate")
+"""The baselines that were tried at all sizes."""
 
 
 @attrs.frozen
@@ -79,6 +81,12 @@ def consumed(axis: str) -> Value:
         return float(result["totals"][axis]) + extra
 
     return value
+
+
+def as_run(result: Result) -> float:
+    """Seconds as they were taken in the run itself, whatever else the machine did then."""
+    totals = result["totals"]
+    return float(totals.get("seconds_as_run", totals["seconds"]))
 
 
 def grouped(results: Iterable[Result]) -> dict[tuple[str, float], list[Result]]:
@@ -178,7 +186,7 @@ def factor(results: Sequence[Result], arm: str, axis: str) -> Factor | None:
     already, "<" where its dearest was not. None if no seed counts, or where runs at one share alone were not
     as good.
     """
-    cost, found, bounds = consumed(axis), [], set()
+    cost, found, bounds = consumed(axis), list[float](), set[str]()
     full = {run["seed"]: run for run in reference(results).get(1.0, [])}
     lines = _lines(alike(results, arm), cost, loss)
     shares = max((len(line) for seed, line in lines.items() if seed in full), default=0)
@@ -191,6 +199,13 @@ def factor(results: Sequence[Result], arm: str, axis: str) -> Factor | None:
     if not found or not (shares > 1 or bounds == {">="}):
         return None
     return Factor(estimate(found), bounds.pop() if len(bounds) == 1 else "~", tuple(found))
+
+
+def of_two_shares(results: Sequence[Result], arm: str) -> Factor | None:
+    """`factor` of data, read off half and all of it alone, beside the rates that all sizes have tried."""
+    baselines = [run for run in results if run["arm"] in RATES]
+    arms = [run for run in alike(results, arm) if run["fraction"] in (0.5, 1.0)]
+    return factor([*baselines, *arms], arm, "tokens")
 
 
 @attrs.frozen
@@ -215,6 +230,12 @@ def reaches(results: Sequence[Result], arm: str, fraction: float) -> Reached | N
     found, goal = estimate(map(loss, own)), estimate(map(loss, base))
     enough = goal.seeds >= 3  # the interval of two is so wide that much is within it
     return Reached(found.mean <= goal.mean + goal.half if enough else None, found, goal)
+
+
+def spread(results: Sequence[Result], arm: str, fraction: float) -> float:
+    """The standard deviation of an arm's loss over seeds; nan for one."""
+    found = [loss(run) for run in grouped(results).get((arm, fraction), [])]
+    return float(np.std(found, ddof=1)) if len(found) > 1 else math.nan
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> Estimate:

@@ -1,6 +1,7 @@
 """The tables of docs/evidence.md, as Markdown, each from the results of one study."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,22 +14,27 @@ from tests.benchmarks.study._study import Study
 
 AXES = {"tokens": "data", "flops": "FLOPs", "seconds": "time"}
 EQUAL = AXES | {"samples": "samples"}
-RATES = ("baseline", "baseline_twice_rate", "baseline_half_rate")
-"""The baselines that were tried at all sizes."""
+LESS = AXES | {"samples": "text"}
+"""What an arm needs less of: data are tokens that a model processes, text is what samples are drawn of."""
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first row is its head, the first column is words.
+    """A table; the first row is its head. Columns of figures are set right, those of words left.
 
     Examples:
-        >>> print(markdown([("arm", "loss"), ("baseline", "5.0")]))
-        | arm | loss |
-        | --- | ---: |
-        | baseline | 5.0 |
+        >>> print(markdown([("arm", "loss", "router"), ("baseline", "5.0", ""), ("a", "", "span")]))
+        | arm | loss | router |
+        | --- | ---: | --- |
+        | baseline | 5.0 |  |
+        | a |  | span |
     """
     head, *body = rows
-    line = ["---"] + ["---:"] * (len(head) - 1)
+    figures = [all(_FIGURE.match(cell) for cell in column) for column in zip(*body, strict=True)]
+    line = ["---:" if body and figure else "---" for figure in figures or [False] * len(head)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, line, *body))
+
+
+_FIGURE = re.compile(r"$|[-+]?\d[\d,.]*%?( ± [\d.]+%?)?$|at least|less than|about")
 
 
 def steadiness(results: Sequence[Result]) -> str:
@@ -56,10 +62,10 @@ def steadiness(results: Sequence[Result]) -> str:
 
 def factors(results: Sequence[Result]) -> str:
     """How many times less each arm needs to be as good as the baseline with all of the data."""
-    rows = [("arm", "seeds", *(f"times less {AXES[axis]}" for axis in AXES))]
+    rows = [("arm", "seeds", *(f"times less {what}" for what in LESS.values()))]
     told: set[str] = set()
     for arm in dict.fromkeys(run["arm"] for run in results if not run["arm"].startswith(BASELINE)):
-        found = [factor for axis in AXES if (factor := analysis.factor(results, arm, axis))]
+        found = [factor for axis in LESS if (factor := analysis.factor(results, arm, axis))]
         names = list(dict.fromkeys(run["arm"] for run in analysis.alike(results, arm)))
         if found and not told & set(names):
             told |= set(names)
@@ -68,8 +74,12 @@ def factors(results: Sequence[Result]) -> str:
 
 
 def savings(results: Sequence[Result], rates: dict[str, list[float]]) -> str:
-    """What an arm with a router saves on as many tokens, on paper and in time, by rounds of timing."""
-    by, rows = analysis.grouped(results), [("arm", "data", "FLOPs saved", "time saved", "least", "most")]
+    """What an arm with a router saves on as many tokens, on paper and in time, by rounds of timing.
+
+    Of arms that differ in the learning rate alone it is the one with the most data.
+    """
+    by, head = analysis.grouped(results), ("arm", "data", "FLOPs saved", "time saved", "least", "most")
+    found: dict[str, tuple[float, list[str]]] = {}
     for (arm, fraction), runs in by.items():
         base = {run["seed"]: run for run in by.get((BASELINE, fraction), [])}
         pairs = [(run, base[run["seed"]]) for run in runs if run["seed"] in base]
@@ -80,8 +90,10 @@ def savings(results: Sequence[Result], rates: dict[str, list[float]]) -> str:
         flops = analysis.estimate(run["totals"]["flops"] / plain["totals"]["flops"] for run, plain in pairs)
         saved = 1 - flops.mean * np.array(rates[arm]) / np.array(rates[BASELINE])
         cells = (1 - flops.mean, np.median(saved), saved.min(), saved.max())
-        rows.append((titled(arm), f"{fraction:.0%}", *(f"{cell:.1%}" for cell in cells)))
-    return markdown(rows)
+        work = analysis.work_of(runs[0]["config"])
+        if work not in found or found[work][0] < fraction:
+            found[work] = fraction, [titled(arm), f"{fraction:.0%}", *(f"{cell:.1%}" for cell in cells)]
+    return markdown([head, *(row for _, row in found.values())])
 
 
 def selection(results: Sequence[Result]) -> str:
@@ -132,10 +144,9 @@ def scaling(sizes: Sequence[Sequence[Result]], arm: str = "composed") -> str:
     means: list[float] = []
     bounds = ""
     for results in sizes:
-        baselines = [run for run in results if run["arm"] in RATES]
         arms = [run for run in analysis.alike(results, arm) if run["fraction"] in (0.5, 1.0)]
-        by, own = analysis.grouped(arms), analysis.factor([*baselines, *arms], arm, "tokens")
-        whole = analysis.reference(baselines).get(1.0)
+        by, own = analysis.grouped(arms), analysis.of_two_shares(results, arm)
+        whole = analysis.reference(run for run in results if run["arm"] in analysis.RATES).get(1.0)
         if own is None or whole is None or len(by) < 2:
             return ""
         x += [results[0]["parameters"]] * len(own.values)

@@ -6,7 +6,7 @@ import attrs
 
 from tests.benchmarks.study import _analysis as analysis
 from tests.benchmarks.study._analysis import Estimate, Reached, Result
-from tests.benchmarks.study._tables import AXES, markdown, signed, titled
+from tests.benchmarks.study._tables import LESS, markdown, signed, titled
 
 CHOSEN_BY = 1
 """The seed that settings were compared with. Where there are others, the best is judged by them alone."""
@@ -23,16 +23,18 @@ class Judged:
     held: Reached
     by: str
     """Which seeds."""
+    long: bool = False
+    """Whether its samples are of the whole length from the start."""
 
 
-def verdict(found: Sequence[Result]) -> str:
-    """Whether half of the data is enough, in a few sentences; "" without results."""
+def verdict(found: Sequence[Result], where: str) -> str:
+    """Whether half of the data is enough, in a few sentences; "" without results. `where` says on what."""
     recipe, tokens, layers = judged(found)
     if recipe is None:
         return ""
     whole = analysis.reference(found)[1.0]
     said = [
-        f"On CPU cores (size S: {whole[0]['parameters'] / 1e6:.1f} million parameters, "
+        f"{where}: {whole[0]['parameters'] / 1e6:.1f} million parameters, "
         f"{whole[0]['totals']['tokens'] / 1e6:.2f} million tokens), the composed arm with 50% of the data "
         f"{SAID[recipe.held.reached]} the validation loss of the best baseline with all of it, "
         f"{titled(whole[0]['arm'])}: "
@@ -42,18 +44,16 @@ def verdict(found: Sequence[Result]) -> str:
         said.append(
             f"The best of {tokens.settings} settings of it, {titled(tokens.arm)}, "
             f"{SAID[tokens.held.reached]} it: {_loss(tokens.held.own)}, "
-            f"{signed(tokens.held.difference)} away."
+            f"{signed(tokens.held.difference)} away.{_with_more(found, tokens)} Data are the tokens that a "
+            "model processes, as in the paper: what is cut off a sample is not counted. By the samples that are drawn, it had "
+            f"{_share(found, tokens.arm, whole, 'samples'):.0%} of the text that the baseline did."
         )
     if layers:
-        own = analysis.grouped(found)[layers.arm, 0.5]
-        tokens_share, flops_share = (
-            analysis.estimate(map(analysis.consumed(axis), own)).mean
-            / analysis.estimate(map(analysis.consumed(axis), whole)).mean
-            for axis in ("tokens", "flops")
-        )
+        tokens_share, flops_share = (_share(found, layers.arm, whole, axis) for axis in ("tokens", "flops"))
         said.append(
             "Counted as in the paper, where a token that half of the blocks process is half consumed, the "
-            f"best of {layers.settings} settings, {titled(layers.arm)}, {SAID[layers.held.reached]} it: "
+            f"best of {layers.settings} settings, {titled(layers.arm)}"
+            f"{' (without short samples)' * layers.long}, {SAID[layers.held.reached]} it: "
             f"{_loss(layers.held.own)}, with {tokens_share:.0%} of "
             f"the tokens and {flops_share:.0%} of the FLOPs."
         )
@@ -63,14 +63,14 @@ def verdict(found: Sequence[Result]) -> str:
 def table(found: Sequence[Result]) -> str:
     """What the verdict is of: how far from the baseline each is, and how many times less it needs."""
     head = ("with 50%", "what it is", "dropped", "loss", "beside the baseline", "by")
-    rows = [(*head, *(f"times less {AXES[axis]}" for axis in AXES))]
+    rows = [(*head, *(f"times less {what}" for what in LESS.values()))]
     for what, own in zip(
         ("the paper's recipe", "best of {}", "best of {}, by layer"), judged(found), strict=True
     ):
         if own is not None:
             dropped = analysis.estimate(map(analysis.dropped, analysis.grouped(found)[own.arm, 0.5])).mean
             losses = _loss(own.held.own), signed(own.held.difference)
-            factors = (str(analysis.factor(found, own.arm, axis) or "") for axis in AXES)
+            factors = (str(analysis.factor(found, own.arm, axis) or "") for axis in LESS)
             said = titled(own.arm), what.format(own.settings), f"{dropped:.1%}"
             rows.append((*said, *losses, own.by, *factors))
     return markdown(rows) if len(rows) > 1 else ""
@@ -96,7 +96,28 @@ def _best(of_first: Sequence[Result], found: Sequence[Result]) -> Judged | None:
     held = fresh or analysis.reaches(found, arm, 0.5)
     if held is None:
         return None
-    return Judged(arm, len(of_first), held, _seeds(held, " other") if fresh else "the seed that chose it")
+    by = _seeds(held, " other") if fresh else "the seed that chose it"
+    first = next(run for run in of_first if run["arm"] == arm)
+    return Judged(arm, len(of_first), held, by, long=first["config"]["arm"]["lengths"] is None)
+
+
+def _with_more(found: Sequence[Result], best: Judged) -> str:
+    """The least share of the data with which it is enough, where half is not."""
+    shares = sorted(share for arm, share in analysis.grouped(found) if arm == best.arm and share > 0.5)
+    for share in () if best.held.reached else shares:
+        held = analysis.reaches(found, best.arm, share)
+        if held is not None and held.reached:
+            return f" With {share:.0%} of the data it reaches it: {_loss(held.own)}."
+    return ""
+
+
+def _share(found: Sequence[Result], arm: str, whole: Sequence[Result], axis: str) -> float:
+    """What an arm with half of the data consumes, of what the baseline does with all of it."""
+    own, base = (
+        analysis.estimate(map(analysis.consumed(axis), runs)).mean
+        for runs in (analysis.grouped(found)[arm, 0.5], whole)
+    )
+    return own / base
 
 
 def _seeds(held: Reached, which: str = "") -> str:
