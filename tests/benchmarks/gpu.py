@@ -1,73 +1,185 @@
-"""Every check and figure that needs a CUDA device, in one go: `python -m tests.benchmarks.gpu`.
+"""Every check and figure that needs a CUDA device, in one go: `python -m tests.benchmarks.gpu --help`.
 
-Writes JSON into $OUT, or beside the other results, part by part: one that fails, or a limit of time, loses no
-other. Without a device it says so and exits 0. dataeff must be
-installed, so that the registry finds its entry points; on a machine without a network, install a wheel of it
-(`pip wheel --no-deps .`) and one of `entrypoints`. DeepSpeed's kernels are compared if DEEPSPEED_SOURCE names
-the folder of its source package that holds `csrc`; nvcc compiles them.
+Writes JSON into $OUT, or beside the other results. Each part is a process of its own, so that one that fails,
+or leaves the device in an error, loses no other; `gpu.json` says how each ended, and is written anew after
+each. Without a device it says so and exits 0.
 """
 
+import argparse
+import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dataeff import demo
-from tests.benchmarks import ops_gpu, train_step_gpu
-from tests.benchmarks.record import RESULTS, write
+from tests.benchmarks import ops_gpu
+from tests.benchmarks.record import RESULTS, read, write
 
-TESTS = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
-STUDY = [sys.executable, "-m", "tests.benchmarks.study", "run", "gpt", "--size", "toy", "--device", "cuda"]
-MEMORY = ["compute-sanitizer", "--error-exitcode", "9", *TESTS, "-k", "one_row_of_ids or pieces or any_masks"]
+ROOT = Path(__file__).parents[2]
+HELP = """\
+On a machine that is lent for minutes, run what is most needed first, and the rest by further commands:
+
+  export OUT=results DEEPSPEED_SOURCE=deepspeed-0.19.8
+  python -m tests.benchmarks.gpu ops_gpu
+  python -m tests.benchmarks.gpu tests memory
+  python -m tests.benchmarks.gpu train_step_gpu toy_study demo_gpu
+
+ops_gpu writes its figures after every shape, and goes on where another run with the same code, on the same
+kind of device, left off. gpu.json says how each part ended: its exit code, "due" if it was not reached, or
+"absent" if its program is not on this machine.
+
+dataeff must be installed, so that the registry finds its entry points; on a machine without a network,
+install a wheel of it (`pip wheel --no-deps .`) and one of `entrypoints`. DeepSpeed's kernels are compared if
+DEEPSPEED_SOURCE names the folder of its source package that holds `csrc`; nvcc compiles them.
+"""
+TESTED = ["tests/test_ops.py", "tests/test_meter.py"]
+"""The files with tests that need a device; the others may import what is not there."""
+
+TESTS = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-m", "gpu", *TESTED]
+AT_ONCE = ["-n", "8"] if importlib.util.find_spec("xdist") else []  # kernels take long to compile
+LOOKED_AT = [
+    "moves_what_indexing_moves and (bfloat16 or complex64 or bool)",
+    "one_row_of_ids",
+    "tokens_first_is_rows_first",
+    "any_masks",
+    "row_in_pieces",
+    "folds_a_tensor",
+]
+"""Which of them run with every access to memory looked at, which takes long."""
 
 
-def _demo() -> dict[str, Any]:
+def _here(name: str) -> list[str]:
+    return [sys.executable, "-c", f"from tests.benchmarks import gpu; raise SystemExit(gpu.{name}())"]
+
+
+PARTS = {
+    "ops_gpu": _here("moves"),
+    "tests": [*TESTS, *AT_ONCE],
+    "memory": ["compute-sanitizer", "--error-exitcode", "9", *TESTS, "-k", " or ".join(LOOKED_AT)],
+    "train_step_gpu": _here("train_step"),
+    "toy_study": _here("toy_study"),
+    "demo_gpu": _here("trial"),
+}
+"""What runs each part, in the order of what is most needed."""
+
+ENVIRONMENT = {"memory": {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}}  # else all lies within torch's own blocks
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is asked for; the exit code is 0 if all of it went well."""
+    wanted = _parser().parse_args(argv).parts
+    if not torch.cuda.is_available():
+        print("No CUDA device here: nothing was run, and everything that needs one stays due.")
+        return 0
+    ended: dict[str, Any] = {name: {"exit_code": "due"} for name in PARTS} | _known("gpu").get("parts", {})
+    names = [name for name in PARTS if name in wanted] if wanted else list(PARTS)
+    ended |= {name: {"exit_code": "due"} for name in names}
+    for name in names:
+        print(f"part: {name}", flush=True)
+        ended[name] = _ended(name)
+        _put("gpu", {"parts": ended})
+    return int(any(ended[name]["exit_code"] != 0 for name in names))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.gpu",
+        description="Run every check and figure that needs a CUDA device, or the parts that are named.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", type=_part, help=f"of: {', '.join(PARTS)} (default: all)"
+    )
+    return parser
+
+
+def _part(name: str) -> str:
+    if name not in PARTS:
+        raise argparse.ArgumentTypeError(f"{name!r} is no part; expected one of {', '.join(PARTS)}")
+    return name
+
+
+def _ended(name: str) -> dict[str, Any]:
+    """How a part ended, and after how long."""
+    command = PARTS[name]
+    if shutil.which(command[0]) is None:
+        print(f"{command[0]} is not on this machine")
+        return {"exit_code": "absent"}
+    start = time.monotonic()
+    environment = os.environ | ENVIRONMENT.get(name, {})
+    code = subprocess.run(command, env=environment, check=False).returncode
+    return {"exit_code": code, "seconds": round(time.monotonic() - start, 1)}
+
+
+def out() -> Path:
+    """Where results are put."""
+    return Path(os.environ.get("OUT", RESULTS))
+
+
+def _known(name: str) -> dict[str, Any]:
+    """The figures that the same code left on the same device; none is an empty dict."""
+    path = out() / f"{name}.json"
+    if not path.exists():
+        return {}
+    record = read(path)
+    figures: dict[str, Any] = record["figures"]
+    same = figures.get("code") == _code() and record["machine"]["gpu"] == torch.cuda.get_device_name()
+    return figures if same else {}
+
+
+def _put(name: str, figures: dict[str, Any]) -> None:
+    write(name, {"code": _code(), **figures}, out())
+
+
+def _code() -> str:
+    """What all sources are, on a machine that may have no git."""
+    sources = [path for folder in ("dataeff", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+
+
+# The parts that are Python's
+
+
+def moves() -> int:
+    """ops_gpu: 1 if a shape could not be measured."""
+    figures = ops_gpu.figures(known=_known("ops_gpu"), put=lambda own: _put("ops_gpu", own))
+    return int(ops_gpu.failed(figures))
+
+
+def train_step() -> int:
+    """Steps of compiled models."""
+    from tests.benchmarks import train_step_gpu
+
+    _put("train_step_gpu", train_step_gpu.figures("cuda", ops_gpu.milliseconds))
+    return 0
+
+
+def toy_study() -> int:
+    """A study that is as small as can be, from its first run to its last."""
+    from tests.benchmarks.study import __main__ as study
+
+    with tempfile.TemporaryDirectory() as folder:
+        return study.main(["run", "gpt", "--size", "toy", "--device", "cuda", "--out", folder])
+
+
+def trial() -> int:
+    """`dataeff demo` on the device."""
+    from dataeff import demo
+
     with tempfile.TemporaryDirectory() as folder:
         results = demo.run(
             steps=300, seed=0, device="cuda", text=None, index=Path(folder) / "index", config=demo.Config()
         )
     print(demo.table(results))
-    return results
-
-
-FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
-    "ops_gpu": ops_gpu.figures,
-    "train_step_gpu": lambda: train_step_gpu.figures("cuda", ops_gpu.milliseconds),
-    "demo_gpu": _demo,
-}
-
-
-def main() -> int:
-    """Run what is due; the exit code is 0 if all of it went well."""
-    if not torch.cuda.is_available():
-        print("No CUDA device here: nothing was run, and everything that needs one stays due.")
-        return 0
-    out = Path(os.environ.get("OUT", RESULTS))
-    codes = {"tests": subprocess.run(TESTS, check=False).returncode}
-    for name, figures in FIGURES.items():
-        codes[name] = _write(name, figures, out)
-    with tempfile.TemporaryDirectory() as folder:
-        codes["toy_study"] = subprocess.run([*STUDY, "--out", folder], check=False).returncode
-    if shutil.which(MEMORY[0]):
-        codes[MEMORY[0]] = subprocess.run(MEMORY, check=False).returncode
-    write("gpu", {"exit_codes": codes}, out)
-    return int(any(codes.values()))
-
-
-def _write(name: str, figures: Callable[[], dict[str, Any]], out: Path) -> int:
-    """Make figures and write them; 1, and why on the terminal, where that fails."""
-    try:
-        write(name, figures(), out)
-    except Exception:
-        traceback.print_exc()
-        return 1
+    _put("demo_gpu", results)
     return 0
 
 

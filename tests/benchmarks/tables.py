@@ -160,13 +160,21 @@ def ops_cpu(figures: dict[str, Any]) -> str:
 
 
 def ops_gpu(figures: dict[str, Any]) -> str:
-    """Moves against a copy and the best of the others, then sampling."""
-    drawn = [("B, S -> K, layers", "sample_tokens: us", "multinomial + sort", "ratio")]
+    """Moves against a copy, the best of torch's ways and DeepSpeed; fused; sampling; what is not there."""
+    drawn = [("B, S -> K, layers", "sample_tokens: us", "multinomial + sort", "ratio", "sorted by")]
     for own in figures["sampling"]:
+        if "failed" in own:
+            continue
         batch, seq, keep = own["shape"]
         times = f"{1e3 * own['ours']:.0f}", f"{1e3 * own['multinomial and sort']:.0f}"
-        drawn.append((f"{batch}, {seq} -> {keep}, {own['layers']}", *times, f"{own['ratio']:.1f}"))
-    return _aligned(gpu.table(figures)) + "\n" + _aligned(drawn)
+        row = f"{batch}, {seq} -> {keep}, {own['layers']}", *times, f"{own['ratio']:.1f}", own["sorted_by"]
+        drawn.append(row)
+    moves = (gpu.table(figures, name) for name in ("gather", "scatter in place"))
+    tables = "\n".join(_aligned(rows) for rows in (*moves, gpu.fused_table(figures), drawn))
+    missing = "".join(f"{line}\n" for line in gpu.left_out(figures))
+    return f"{figures['device']}, {figures['dtype']}\n\n{tables}" + (
+        f"\nnot measured:\n{missing}" if missing else ""
+    )
 
 
 def train_step(figures: dict[str, Any]) -> str:
