@@ -45,7 +45,8 @@ def verdict(found: Sequence[Result], where: str) -> str:
             f"The best of {tokens.settings} settings of it, {titled(tokens.arm)}, "
             f"{SAID[tokens.held.reached]} it: {_loss(tokens.held.own)}, "
             f"{signed(tokens.held.difference)} away.{_with_more(found, tokens)} Data are the tokens that a "
-            "model processes, as in the paper: what is cut off a sample is not counted. By the samples that are drawn, it had "
+            "model processes, as in the paper: what is cut off a sample is not counted. By the samples that "
+            "are drawn, with half of the data it had "
             f"{_share(found, tokens.arm, whole, 'samples'):.0%} of the text that the baseline did."
         )
     if layers:
