@@ -49,6 +49,7 @@ CASES = [
     ("position_embeddings", (BATCH, 1, SEQ, 6), (2,), 0),
     ("position_embeddings", (BATCH, SEQ, 1, 6), (1,), 0),
     ("position_embeddings", (3, BATCH, SEQ, 6), (2,), 1),
+    ("freqs_cos", (1, SEQ, 6), (1,), 0),
     ("per_layer_input", (BATCH, SEQ, 6), (1,), 0),
 ]
 
@@ -137,6 +138,12 @@ def test_a_mask_is_flat_or_square_by_its_name_where_shapes_do_not_tell():
     assert square[0].tolist() == square[1].tolist() == [[0, 1], [3, 4]]
 
 
+def test_tables_of_a_model_that_takes_tokens_first_have_them_first():
+    table = numbers(SEQ, 1, 1, 6)
+    moved = travel("rotary_pos_emb", table, Kept(IDS, BATCH, SEQ, batch_first=False), {})
+    assert torch.equal(moved, table[:, 0][IDS.long()].transpose(0, 1))
+
+
 def test_documents_of_packed_rows_begin_where_their_kept_tokens_do():
     packed = torch.tensor([0, 2, 8, 11, 16, 24], dtype=torch.int32)  # of three rows of 8
     moved = travel("cu_seq_lens_q", packed, Kept(IDS, BATCH, SEQ), {})
@@ -147,10 +154,9 @@ def test_documents_of_packed_rows_begin_where_their_kept_tokens_do():
 
 
 @pytest.mark.parametrize("name", ["past_key_values", "cache"])
-def test_a_cache_that_is_filled_is_refused(name):
-    filled = type("Cache", (), {"get_seq_length": lambda self: 3})()
-    with pytest.raises(ValueError, match=f"{name} holds tokens already, and routing drops some"):
-        without_cache(nn.Linear(2, 2), (), {name: filled})
+def test_a_cache_is_refused(name):
+    with pytest.raises(ValueError, match=rf"{name} is given, .*and generate in .* \(model.eval\(\)\)"):
+        without_cache(nn.Linear(2, 2), (), {name: object()})
 
 
 def test_caches_are_off_and_their_places_shorter():

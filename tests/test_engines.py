@@ -96,7 +96,7 @@ def test_so_it_does_where_tokens_go_around_several_layers(gpt, ids, together, fo
 def test_a_span_that_checkpointing_would_cut_is_refused(gpt, ids, together, reentrant):
     with pytest.raises(
         RuntimeError,
-        match=r"layer 'gpt.blocks.4' is run again without those before it, and span\(\) has .*one",
+        match=r"layer 'gpt.blocks.4' is run again without those before it, and span\(.*\) has .*one",
     ):
         grads_of(Checkpointed(gpt, together, reentrant), gpt, ids, 1, router="span")
 
@@ -221,7 +221,7 @@ def test_a_compiled_model_has_one_graph_for_each_level_of_its_pace(counter, rout
         compiled = torch.compile(gpt, backend=counter, fullgraph=True)
     else:
         gpt.compile(backend=counter, fullgraph=True)
-    found = steps_of(gpt, compiled, ids, pace, 22, router=router)
+    found = steps_of(gpt, compiled, ids, pace, 22, router=router, check=False)  # as they were before
     same(found, expected)
     assert len({len(next(iter(kept.values()), [[]])[0]) for _, kept, _ in expected}) == 8
     assert counter.frame_count <= 8 + 1

@@ -231,6 +231,25 @@ def by_pairs(hidden, keep, prefix):
     return torch.tensor(owners)
 
 
+class spans_of_pairs(routers.tome):
+    """Merged before all layers, and unmerged after them."""
+
+    scope = "span"
+
+
+def test_what_several_layers_change_of_merged_tokens_goes_to_each(x):
+    model = Encoder()
+    route = attach(model, router=spans_of_pairs(), keep=7, seed=7)
+    out = model(x)
+    route.remove()
+    first = model.blocks[0](x)
+    chosen = routers.tome()(3, SEQ, 7, hidden=first)
+    taken = inner = chosen.take(first)
+    for block in model.blocks[1:4]:
+        inner = block(inner)
+    close(model, out, model.blocks[4](chosen.put(first, taken, inner)))
+
+
 @pytest.mark.parametrize(("keep", "prefix"), [(11, 0), (7, 1), (6, 0), (4, 1), (2, 1), (1, 0)])
 def test_similar_tokens_are_merged_and_get_what_their_mean_gets(x, keep, prefix):
     owners = by_pairs(x, keep, prefix)
@@ -270,6 +289,18 @@ def test_merging_in_a_causal_layer_is_refused(gpt, tokens):
         ValueError, match=r"layer 'blocks.1' is causal, and tome\(prefix=0\) lets tokens see later"
     ):
         gpt(tokens)
+
+
+def test_vocabulary_ids_beyond_the_table_are_told_of_and_labels_without_a_loss_passed_over():
+    router = routers.token_bypass(vocabulary=10)
+    said = r"vocabulary ids go up to 12; expected less than the 10 of token_bypass\(vocabulary=10\)"
+    with pytest.raises(ValueError, match=said):
+        router(1, 3, 2, key=(1,), tokens=torch.tensor([[3, 12, 4]]), state=router.start())
+    with pytest.raises(ValueError, match=said):
+        router.update(router.start(), torch.tensor([3, 12]), torch.ones(2))
+    table = router.update(router.start(), torch.tensor([3, -100, 3]), torch.tensor([1.0, 0.0, 3.0]))
+    assert table[3] == 2
+    assert (table < 3).sum() == 1
 
 
 def test_tokens_of_a_low_running_loss_bypass(gpt, tokens):

@@ -600,8 +600,8 @@ def test_the_verdict_judges_a_setting_by_other_seeds_than_it_was_chosen_by():
         "**not** reach it: 5.300 ± 0.000, +0.280 ± 0.025 away. Data are the tokens that a model processes, "
         "as in the paper: what is cut off a sample is not counted. By the samples that are drawn, with half "
         "of the data it had 80% of the text that the baseline did. Counted as in the paper, where a token "
-        "that half of the blocks process is half consumed, the best of 2 settings, `composed_b_layers` (without "
-        "short samples), reaches it: 5.000 ± 0.000, with 70% of the tokens and 50% of the FLOPs."
+        "that half of the blocks process is half consumed, the best of 2 settings, `composed_b_layers` "
+        "(without short samples), reaches it: 5.000 ± 0.000, with 70% of the tokens and 50% of the FLOPs."
     )
     _, _, recipe, by_tokens, by_layer = _verdict.table(base + own).splitlines()
     assert recipe.startswith("| `composed` | the paper's recipe | 12.5% | 5.200 ± 0.000 | +0.180 ± 0.025 |")

@@ -20,9 +20,11 @@ class mixture_of_depths:
     layer adds, so it is trained with the rest.
 
     w is a module on each routed layer, `mixture_of_depths`, so it is in the model's parameters and in its
-    state dict as `<layer>.mixture_of_depths.weight`: attach before you make the optimizer. The model routes
-    in evaluation too, since it is no longer the same without. Which tokens are the largest is known only once
-    all are, so a causal model that is to generate needs a rule of its own for that.
+    state dict as `<layer>.mixture_of_depths.weight`: attach before you make the optimizer, and before
+    DistributedDataParallel or fully_shard. The model routes in evaluation too, since it is no longer the same
+    without; sequences of no more than `keep` tokens go through the plain layer, without r. Which tokens are
+    the largest is known only once all are, so a causal model that is to generate needs a rule of its own for
+    that.
 
     Source: Mixture-of-Depths, arXiv 2404.02258.
 

@@ -22,8 +22,8 @@ class token_bypass:
 
     Feed it with `route.observe(tokens, losses)` after each forward pass, on every process of
     torch.distributed: the losses are those of all of them, so each has the same table m. It is in the route's
-    state dict. Losses that are not finite are passed over; vocabulary ids that were never seen come before
-    all others.
+    state dict. Losses that are not finite, and tokens below 0, are passed over; vocabulary ids that were
+    never seen come before all others.
 
     Source: Token Dropping for Efficient BERT Pretraining, arXiv 2203.13240.
 
@@ -104,7 +104,10 @@ def importance(state: torch.Tensor, tokens: torch.Tensor, *, special: tuple[int,
     """
     state = state.to(tokens.device, copy=True)
     state[list(special)] = torch.inf
-    return state[tokens]
+    try:
+        return state[tokens]
+    except IndexError as error:
+        raise _beyond(tokens, len(state)) from error
 
 
 def running_loss(
@@ -113,8 +116,9 @@ def running_loss(
     """m[v] <- momentum * m[v] + (1 - momentum) * mean loss of the tokens v; the mean where there was no m[v].
 
     `tokens` and `losses` are of one shape: all tokens, or those that have a loss. (vocabulary,) float32.
-    Losses that are not finite are passed over. Means are over all processes of torch.distributed, each of
-    which must call it: one without losses gives none, of shape (0,).
+    Losses that are not finite are passed over, and so are tokens below 0, as labels without a loss. Means are
+    over all processes of torch.distributed, each of which must call it: one without losses gives none, of
+    shape (0,).
 
     Examples:
         >>> state = token_bypass(vocabulary=3).start()
@@ -129,12 +133,23 @@ def running_loss(
             "as cross_entropy(..., reduction='none') gives them"
         )
     tokens, losses = tokens.detach().flatten().to(state.device), losses.detach().flatten().to(state.device)
-    finite = losses.isfinite()
-    weighed = torch.stack([finite, losses.where(finite, 0)]).double()  # (2, tokens)
-    counts, sums = _of_all_ranks(weighed.new_zeros(2, len(state)).index_add(1, tokens, weighed))
+    counted = losses.isfinite() & (tokens >= 0)
+    weighed = torch.stack([counted, losses.where(counted, 0)]).double()  # (2, tokens)
+    try:
+        own = weighed.new_zeros(2, len(state)).index_add(1, tokens.clamp(min=0), weighed)
+    except (IndexError, RuntimeError) as error:
+        raise _beyond(tokens, len(state)) from error
+    counts, sums = _of_all_ranks(own)
     means = (sums / counts).to(state)
     mixed = torch.where(state == _UNSEEN, means, momentum * state + (1 - momentum) * means)
     return torch.where(counts > 0, mixed, state)
+
+
+def _beyond(tokens: torch.Tensor, vocabulary: int) -> ValueError:
+    return ValueError(
+        f"vocabulary ids go up to {tokens.max().item()}; expected less than the {vocabulary} of "
+        f"token_bypass(vocabulary={vocabulary})"
+    )
 
 
 def _of_all_ranks(table: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,10 @@
 """What travels with a token: the tensors aligned to tokens that a layer takes beside the hidden states."""
 
+import copy
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -44,7 +47,7 @@ def travel(name: str, value: Any, kept: Kept, token_args: Mapping[str, Declared]
     if name in _ABSENT:  # what was there before is not trained on, and what is made here has no use
         return False if isinstance(value, bool) else None
     if not isinstance(value, Tensor):
-        return value
+        return _object(name, value, kept, token_args)
     if value.is_nested:
         raise ValueError(f"the argument {name!r} is a nested tensor; expected a padded one")
     if declared is not None:
@@ -59,6 +62,31 @@ def travel(name: str, value: Any, kept: Kept, token_args: Mapping[str, Declared]
         f"the argument {name!r} has shape {tuple(value.shape)} and looks aligned to the {kept.seq} tokens; "
         f"declare its token axes, as in attach(..., token_args={{{name!r}: {looks}}}), or () if it is not"
     )
+
+
+def _object(name: str, value: Any, kept: Kept, token_args: Mapping[str, Declared]) -> Any:
+    """A dataclass or namespace with what is aligned in it cut; another object if nothing is."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        before = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif type(value) is SimpleNamespace:
+        before = vars(value)
+    else:
+        for key, each in getattr(value, "__dict__", {}).items():
+            if isinstance(each, Tensor) and kept.seq in each.shape and not isinstance(value, nn.Module):
+                raise ValueError(
+                    f"the argument {name!r} is a {type(value).__name__}, whose {key!r} has shape "
+                    f"{tuple(each.shape)} and looks aligned to the {kept.seq} tokens; give, as "
+                    f"attach(..., token_args={{{name!r}: ...}}), a function of it and of the ids of the kept "
+                    "tokens that makes of it what they need"
+                )
+        return value
+    parts = {key: travel(name, each, kept, token_args) for key, each in before.items()}
+    if all(parts[key] is each for key, each in before.items()):
+        return value
+    changed = copy.copy(value)
+    for key, part in parts.items():
+        object.__setattr__(changed, key, part)
+    return changed
 
 
 def arguments(layer: nn.Module) -> list[str]:
@@ -107,18 +135,18 @@ def is_packed(given: Mapping[str, Any]) -> bool:
 def without_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The arguments of a model, to make no cache of keys and values; None if it takes no such argument.
 
-    Raises ValueError for a cache that holds tokens already.
+    Raises ValueError for one that is given: it holds tokens already, or is to hold those of this pass.
 
     Examples:
         >>> without_cache(nn.Linear(2, 2), (), {}) is None
         True
     """
     for name in ("past_key_values", "cache"):  # of transformers, up to 5.23 and since
-        past = kwargs.get(name)
-        if past is not None and (not hasattr(past, "get_seq_length") or past.get_seq_length()):
+        if kwargs.get(name) is not None:
             raise ValueError(
-                f"{name} holds tokens already, and routing drops some of those to come; train on whole "
-                "sequences, or keep all tokens"
+                f"{name} is given, a cache of keys and values, and routing drops some of the tokens that it "
+                "is for; train on whole sequences, or keep all tokens, and generate in evaluation mode "
+                "(model.eval())"
             )
     names = arguments(model)
     if "use_cache" not in names or "use_cache" in names[: len(args)]:

@@ -16,6 +16,7 @@ from dataeff.clock import Clock
 from dataeff.pacing import axis, constant
 from dataeff.routing._adapters import Declared
 from dataeff.routing._flow import Flow
+from dataeff.routing._guard import TOO_LATE
 from dataeff.routing._hook import Hook, Ride
 from dataeff.routing._route import Route
 from dataeff.routing._stack import blocks, is_batch_first, is_called, parts, siblings, unwrapped
@@ -107,6 +108,7 @@ def attach(
     for name, layer in named.items():
         _check_layer(name, layer)
     _check_declared(named, [*(token_args or {}), *([] if hidden_arg is None else [hidden_arg])])
+    _check_shared(made, model)
     for name, block in parts(model, list(named.values())).items():
         warnings.warn(
             f"layer {name!r} is a part of {block!r}. If its input is added to its output outside of it, "
@@ -137,6 +139,8 @@ def attach(
         check=check,
     )
     marked = {names[id(block)]: block for block in stack if names[id(block)] not in named}
+    if check:
+        _check_gaps(route)
     flow = Flow(route, found=layers is None, marked=marked)
     if hasattr(made, "gate"):
         plain = [unwrapped(layer) for layer in named.values()]
@@ -173,6 +177,32 @@ def _check_layer(name: str, layer: nn.Module) -> None:
             f"layer {name!r} is a {type(layer).__name__}, which is never called; name what is: "
             "attach(..., layers=[...])"
         )
+
+
+def _check_gaps(route: Route) -> None:
+    """Refuse blocks that would get the kept tokens alone, and know nothing of it."""
+    by_stack: dict[str, list[str]] = {}
+    for name in route.blocks:
+        by_stack.setdefault(name.rpartition(".")[0], []).append(name)
+    for names in by_stack.values():
+        routed = [i for i, name in enumerate(names) if name in route.layers]
+        end = {"span": max(routed, default=0) + 1, "input": len(names)}.get(route._scope, 0)
+        between = [name for name in names[min(routed, default=0) : end] if name not in route.layers]
+        if routed and between:
+            raise ValueError(
+                f"{between[0]!r} is not among the layers, and {route.router!r} would give it the kept tokens "
+                f"alone, since it stands after {names[routed[0]]!r}: name all blocks "
+                f"{'up to the last that is routed' if route._scope == 'span' else 'from there on'}, or, if it "
+                "knows nothing of places and masks, say check=False"
+            )
+
+
+def _check_shared(router: object, model: nn.Module) -> None:
+    """Refuse parameters that come too late for what shares them among processes."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    sharded = fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules())
+    if hasattr(router, "gate") and (sharded or isinstance(model, nn.parallel.DistributedDataParallel)):
+        raise ValueError(f"{router!r} {TOO_LATE}")
 
 
 def _check_declared(layers: Mapping[str, nn.Module], arguments: Sequence[str]) -> None:

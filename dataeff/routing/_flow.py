@@ -1,9 +1,7 @@
 """What the hooks of a route do in a forward pass: tokens go into layers, and around them."""
 
-import functools
 import warnings
-from collections.abc import Callable, Mapping
-from contextvars import Context
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import attrs
@@ -11,17 +9,9 @@ import torch
 from torch import nn
 
 from dataeff.routers import Chosen
-from dataeff.routing import _probe
-from dataeff.routing._adapters import (
-    arguments,
-    heads,
-    is_packed,
-    torch_heads,
-    travel,
-    without_cache,
-)
+from dataeff.routing._adapters import arguments, heads, torch_heads, travel, without_cache
 from dataeff.routing._choose import choose
-from dataeff.routing._given import Given, Moved, apart, entries, given_to, refuse_written
+from dataeff.routing._given import Given, Layout, Moved, as_many, entries, given_to, refuse_written
 from dataeff.routing._guard import Guard
 from dataeff.routing._inputs import first_tensor, hidden_states, vocabulary_ids, whole_input
 from dataeff.routing._outputs import hidden_of, with_hidden
@@ -29,7 +19,7 @@ from dataeff.routing._passes import Found, Pass, Passes, in_backward
 from dataeff.routing._residual import merge
 from dataeff.routing._route import Route
 from dataeff.routing._rules import Kept
-from dataeff.routing._stack import unwrapped
+from dataeff.routing._trials import Trials
 
 Tensor = torch.Tensor
 
@@ -44,8 +34,9 @@ class _Inside(NamedTuple):
     seq: int
     moved: list[Moved]
     """What came with the tokens."""
-    is_flat: bool
-    """Whether they are (K, C) to the layer."""
+    layout: Layout
+    version: int | None
+    """Of what was taken where the segment begins, to see whether its layer writes into it; then None."""
 
 
 @attrs.define(eq=False, slots=False)
@@ -79,7 +70,7 @@ class Flow:
     _calls: dict[str, int] = attrs.field(factory=dict, init=False, repr=False)
     _inside: dict[str, _Inside] = attrs.field(factory=dict, init=False, repr=False)
     """By the layer that a segment begins with."""
-    _looks: _probe.Looks = attrs.field(factory=_probe.Looks, init=False, repr=False)
+    _trials: Trials = attrs.field(init=False, repr=False)
     _awaits: bool = attrs.field(default=False, init=False, repr=False)
     """Whether a training pass began and no routed layer was called yet."""
     _moment: Tensor | None = attrs.field(default=None, init=False, repr=False)
@@ -88,6 +79,7 @@ class Flow:
 
     def __attrs_post_init__(self) -> None:
         layers, self._scope = self.route.layers, self.route._scope
+        self._trials = Trials(self.route, self._kept)
         self._names = {name: arguments(layer) for name, layer in (layers | dict(self.marked)).items()}
         self._heads = {name: (torch_heads(layer), heads(layer)) for name, layer in layers.items()}
         self._segments = _segments(layers, alone=self._scope == "layer")
@@ -120,6 +112,7 @@ class Flow:
             self._awaits, self._shape = model.training, None
             self._passes.begin()
             self._guard.begin()
+            self._guard.refuse_unshared(self.route)
         self.route._kept.clear()
         self._calls.clear()
         self._inside.clear()
@@ -169,6 +162,8 @@ class Flow:
             self._guard.refuse_left(name, (args, kwargs))
         if not layer.training or x is None:
             return
+        if name and not compiling and not in_backward():
+            self._guard.refuse_added(name, x)
         if name and (compiling or not in_backward()):
             self.route._meter.add(name, x if x.dim() > 2 else self._turned(x.unsqueeze(0)))
         if compiling:
@@ -181,6 +176,10 @@ class Flow:
         else:
             self._passes.remember(name, x, Pass(self.route._now, self.route._asked or 0))
 
+    def _goes_on(self, name: str) -> bool:
+        """Whether tokens are on their way through a segment in which a layer is in evaluation mode."""
+        return name != self._segments[name] and self._segments[name] in self._inside
+
     def _comes(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         if not name:
             return first_tensor(args, kwargs)
@@ -189,7 +188,7 @@ class Flow:
     def enter(self, name: str, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before a layer: hand it the kept tokens alone."""
         self._awaits = False
-        if not (layer.training or self.evaluates):
+        if not (layer.training or self.evaluates or self._goes_on(name)):
             self._inside.pop(self._segments[name], None)
             return None
         if not torch.compiler.is_compiling():
@@ -204,6 +203,8 @@ class Flow:
             shape=self._shape,
             hidden_arg=self.route.hidden_arg,
         )
+        if not torch.compiler.is_compiling() and not in_backward():
+            self._guard.refuse_added(name, given.hidden)
         inside = self._into(given)
         if layer.training and (torch.compiler.is_compiling() or not in_backward()):
             self.route._meter.add(name, self._turned(given.x if inside is None else inside.taken))
@@ -214,7 +215,7 @@ class Flow:
         def travels(argument: str, value: Any) -> Any:
             return self._travel(argument, value, kept, inside.moved)
 
-        return given.with_tokens(self._given(inside.taken, given.is_flat), travels)
+        return given.with_tokens(given.layout.given(inside.taken), travels)
 
     def _refuse(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._guard.refuse_left(name, (args, kwargs))
@@ -236,11 +237,11 @@ class Flow:
         own, first = self._again(name, x) if again else (self._asked(name), False)
         if name != segment:
             if first and own.chosen is not None:
-                self._inside[segment] = _Inside(None, x, own.chosen, own.seq, [], given.is_flat)
+                self._inside[segment] = _Inside(None, x, own.chosen, own.seq, [], given.layout, None)
             inside = self._inside.get(segment)
             if inside is None:
                 return None
-            inside = self._inside[segment] = inside._replace(taken=x)
+            inside = self._inside[segment] = inside._replace(taken=x, version=None)
             own = own._replace(chosen=inside.chosen, seq=inside.seq)
         else:
             self._inside.pop(segment, None)
@@ -284,14 +285,15 @@ class Flow:
             )
         if own.keep >= seq:
             if looks and len(x) > seq:
-                self._look_at_layout(given)
+                self._trials.of_layout(given)
             return None
         place = self._places[given.name] + len(self._places) * own.call
         chosen = own.chosen or choose(self.route, given, own, place=place, tokens=self._tokens)
         if looks:
-            self._look(given, chosen.ids)
-        back = x if self._scope != "input" else None
-        inside = self._inside[given.name] = _Inside(back, chosen.take(x), chosen, seq, [], given.is_flat)
+            self._trials.of(given, chosen.ids)
+        back, taken = x if self._scope != "input" else None, chosen.take(x)
+        inside = _Inside(back, taken, chosen, seq, [], given.layout, _version(taken))
+        self._inside[given.name] = inside
         return inside
 
     def _travel(self, argument: str, value: Any, kept: Kept, moved: list[Moved]) -> Any:
@@ -305,47 +307,6 @@ class Flow:
         made = travel(argument, value, kept, self.route.token_args)
         moved.append(Moved(argument, value, made, entries(made)))
         return made
-
-    def _look(self, given: Given, ids: Tensor) -> None:
-        """Refuse, before it first drops tokens, a layer that cannot do without the others."""
-        name, x = given.name, given.x
-        begins = next((value for key, value in given.values.items() if is_packed({key: value})), None)
-        if begins is not None and len(x) > 1:
-            return  # documents go over rows
-        first, router = self.route.batch_first, self.route.router
-        run, plain = self._run(given, begins), unwrapped(given.layer)
-        looked = functools.partial(_probe.check, ids=ids, router=router, batch_first=first, begins=begins)
-        # nothing that records layers by a context variable sees it
-        self._looks.at(name, x.shape[1], lambda: Context().run(looked, name, plain, x, run))
-
-    def _look_at_layout(self, given: Given) -> None:
-        """Refuse a layer that would never drop tokens, since its samples are taken for them."""
-        name, x, first = given.name, given.x, self.route.batch_first
-        run, plain = self._run(given, None), unwrapped(given.layer)
-        self._looks.at(
-            f"{name} as it lies",
-            1,
-            lambda: Context().run(_probe.check_layout, name, plain, x, run, batch_first=first),
-        )
-
-    def _run(self, given: Given, begins: Any) -> _probe.Run:
-        """A layer called with some of its tokens, without a trace."""
-        seq = given.x.shape[1]
-
-        def run(x: Tensor, ids: Tensor, forward: Callable[..., Any]) -> Tensor:
-            kept = self._kept(given, ids, seq)
-            taken = x[torch.arange(len(x), device=ids.device).unsqueeze(1), ids]
-
-            def travels(argument: str, value: Any) -> Any:
-                if value is begins and ids.shape[1] == seq:
-                    return value  # in another order, but each in its document
-                return apart(travel(argument, value, kept, self.route.token_args))
-
-            args, kwargs = given.with_tokens(self._given(taken, given.is_flat), travels)
-            out = hidden_of(forward(*args, **kwargs), self.route.hidden_out)
-            return taken if out is None else _as_many(given.name, self._rows(out, given.is_flat), taken)
-
-        return run
 
     def leave(self, name: str, layer: nn.Module, args: Any, output: Any) -> Any:
         """After a layer: put its output among the tokens that bypassed it, where its segment ends."""
@@ -364,15 +325,25 @@ class Flow:
                 f"{self.route.hidden_out!r}"
             )
         refuse_written(name, inside.moved, inside.taken.shape[1])
-        y = _as_many(name, self._rows(out, inside.is_flat), inside.taken)
+        y = as_many(name, inside.layout.rows(out), inside.taken)
         if name == self._ends[segment]:
             del self._inside[segment]
             if self._scope != "input":
-                y = inside.chosen.put(self._all(name, inside, y), inside.taken, y, self._merge)
+                came = inside.hidden.grad_fn if eager and inside.hidden is not None else None
+                y = inside.chosen.put(self._all(name, inside, y), self._before(inside), y, self._merge)
                 if eager:
+                    if self.route.check:
+                        self._guard.merged(name, came, y.grad_fn)
                     keep = inside.taken.shape[1]
                     self._guard.remember(name, output, out, keep=keep, moved=inside.moved)
-        return with_hidden(output, self._given(y, inside.is_flat), inside.moved, self.route.hidden_out)
+        return with_hidden(output, inside.layout.given(y), inside.moved, self.route.hidden_out)
+
+    def _before(self, inside: _Inside) -> Tensor:
+        """What entered the segment, of which a layer may have written into it since."""
+        asks = inside.chosen.weights is not None or inside.chosen.owners is not None
+        if not asks or inside.hidden is None or _version(inside.taken) == inside.version is not None:
+            return inside.taken
+        return inside.chosen.take(inside.hidden)
 
     def _all(self, name: str, inside: _Inside, y: Tensor) -> Tensor:
         """The hidden states that a segment began with, in the dtype that it ends with."""
@@ -393,26 +364,13 @@ class Flow:
         """From the layout of the model to (B, S, C), and back."""
         return x if self.route.batch_first else x.transpose(0, 1)
 
-    def _given(self, x: Tensor, is_flat: bool) -> Tensor:
-        """(B, S, C) as a layer gets it."""
-        return x.squeeze(0) if is_flat else self._turned(x)
-
-    def _rows(self, x: Tensor, is_flat: bool) -> Tensor:
-        """What a layer makes as (B, S, C)."""
-        return x.unsqueeze(0) if is_flat else self._turned(x)
-
     def _merge(self, hidden: Tensor, output: Tensor, ids: Tensor) -> Tensor:
         return merge(hidden, output, ids, in_place=self.route.in_place)
 
 
-def _as_many(name: str, made: Tensor, taken: Tensor) -> Tensor:
-    if made.shape != taken.shape:
-        raise ValueError(
-            f"layer {name!r} makes {tuple(made.shape)} of the kept tokens; expected as many and as wide as "
-            f"they came, {tuple(taken.shape)}, alone or first in what it returns, or where hidden_out=... "
-            "says"
-        )
-    return made
+def _version(x: Tensor) -> int | None:
+    """How often it was written into; None where nobody counts."""
+    return None if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
 def _segments(layers: Mapping[str, nn.Module], *, alone: bool) -> dict[str, str]:

@@ -13,6 +13,32 @@ from dataeff.routing._adapters import is_packed
 Tensor = torch.Tensor
 
 
+class Layout(NamedTuple):
+    """How hidden states lie where a layer gets them and gives them.
+
+    Examples:
+        >>> turned = Layout(batch_first=False)
+        >>> turned.rows(torch.zeros(5, 2, 3)).shape, turned.given(torch.zeros(2, 5, 3)).shape
+        (torch.Size([2, 5, 3]), torch.Size([5, 2, 3]))
+    """
+
+    batch_first: bool = True
+    is_flat: bool = False
+    """Whether they are (S, C), of packed documents."""
+
+    def rows(self, x: Tensor) -> Tensor:
+        """As (B, S, C)."""
+        if self.is_flat:
+            return x.unsqueeze(0)
+        return x if self.batch_first else x.transpose(0, 1)
+
+    def given(self, x: Tensor) -> Tensor:
+        """(B, S, C) as the layer has it."""
+        if self.is_flat:
+            return x.squeeze(0)
+        return x if self.batch_first else x.transpose(0, 1)
+
+
 class Given(NamedTuple):
     """A layer's arguments.
 
@@ -32,11 +58,7 @@ class Given(NamedTuple):
     values: dict[str, Any]
     """All arguments by name, the first of them by position."""
     by_position: int
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether hidden states have no axis of samples."""
-        return self.hidden.dim() == 2
+    layout: Layout = Layout()
 
     def with_tokens(
         self, hidden: Tensor, travels: Callable[[str, Any], Any]
@@ -123,6 +145,24 @@ def refuse_written(layer: str, moved: Sequence[Moved], keep: int) -> None:
             )
 
 
+def as_many(layer: str, made: Tensor, taken: Tensor) -> Tensor:
+    """`made`, if it is as many tokens, and as wide, as were `taken`; else ValueError.
+
+    Examples:
+        >>> as_many("h.0", torch.zeros(1, 1, 4), torch.zeros(1, 2, 4))
+        Traceback (most recent call last):
+        ...
+        ValueError: layer 'h.0' makes (1, 1, 4) of the kept tokens; expected as many and as wide as they ...
+    """
+    if made.shape != taken.shape:
+        raise ValueError(
+            f"layer {layer!r} makes {tuple(made.shape)} of the kept tokens; expected as many and as wide as "
+            f"they came, {tuple(taken.shape)}, alone or first in what it returns, or where hidden_out=... "
+            "says"
+        )
+    return made
+
+
 def given_to(
     name: str,
     layer: nn.Module,
@@ -159,9 +199,8 @@ def given_to(
             "(B, S, C). If its hidden states are another argument, say which (hidden_arg=...); a layer of "
             "others cannot be routed: leave it out (layers=[...])"
         )
-    x = hidden if batch_first or hidden.dim() == 2 else hidden.transpose(0, 1)
-    x = x.unsqueeze(0) if x.dim() == 2 else x
-    return Given(name, layer, x, hidden, values, len(args))
+    layout = Layout(batch_first, is_flat=hidden.dim() == 2)
+    return Given(name, layer, layout.rows(hidden), hidden, values, len(args), layout)
 
 
 def _fits(hidden: Tensor, values: Mapping[str, Any], shape: tuple[int, ...] | None) -> bool:

@@ -1,7 +1,7 @@
 """Does a layer know where its tokens stand but by its arguments?"""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,34 +22,34 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 @attrs.define(eq=False)
 class Looks:
-    """When layers are looked at: until something can be told of each, and ever more rarely until then.
+    """When layers are looked at: in the first pass and ever more rarely, at powers of two.
 
-    Then again where sequences are longer than any before: a window may be as long as the first.
+    What has no effect at first may have one later: weights of zero, masks without padding. It begins anew
+    where sequences are longer than any before, since a window may be as long as the first.
 
     Examples:
         >>> looks, seen = Looks(), []
         >>> for step in range(9):
-        ...     looks.at("h.1", 16, lambda: bool(seen.append(step)))
-        >>> seen, looks.told
-        ([0, 1, 3, 7], {})
-        >>> for seq in (16, 16, 8, 32, 32):
-        ...     looks.at("h.2", seq, lambda: not seen.append(seq))
+        ...     looks.at("h.1", 16, lambda: seen.append(step))
+        >>> seen
+        [0, 1, 3, 7]
+        >>> for seq in (16, 16, 16, 8, 32, 32, 32):
+        ...     looks.at("h.2", seq, lambda: seen.append(seq))
         >>> seen[4:]
-        [16, 32]
+        [16, 16, 8, 32, 32]
     """
 
-    told: dict[str, int] = attrs.field(factory=dict, init=False)
-    """At which length something could be told of a layer."""
-    _tries: dict[str, int] = attrs.field(factory=dict, init=False)
+    _passes: dict[str, int] = attrs.field(factory=dict, init=False)
+    """How many of a layer there were, since sequences were last longer than before."""
+    _longest: dict[str, int] = attrs.field(factory=dict, init=False)
 
-    def at(self, name: str, seq: int, look: Callable[[], bool]) -> None:
-        """Look at a layer that is not told for `seq` tokens, if that is due; `look` gives whether it told."""
-        if self.told.get(name, 0) >= seq:
-            return
-        tries = self._tries.get(name, 0) + 1
-        if not tries & (tries - 1) and look():
-            self.told[name], tries = seq, 0
-        self._tries[name] = tries  # one that is refused is looked at in each pass
+    def at(self, name: str, seq: int, look: Callable[[], object]) -> None:
+        """Look at a layer that gets `seq` tokens, if that is due."""
+        longest = self._longest.get(name, 0)
+        passes = 1 if seq > longest else self._passes[name] + 1
+        if not passes & (passes - 1):
+            look()  # one that is refused is looked at in each pass
+        self._passes[name], self._longest[name] = passes, max(longest, seq)
 
 
 def check(
@@ -62,13 +62,13 @@ def check(
     router: Any = None,
     batch_first: bool = True,
     begins: Tensor | None = None,
-) -> bool:
+) -> None:
     """Raise ValueError for a layer that would take kept tokens for neighbours.
 
     Or, for a router that lets tokens see later ones, for a causal one; for one whose samples are taken for
     tokens; and for one that fails on the tokens `ids`, which are to enter, or to which it matters what other
-    samples keep. Gives whether it could be told: not where the last token's output does not depend on the
-    other tokens at all, as while weights are zero.
+    samples keep. Nothing can be told where the last token's output does not depend on the other tokens at
+    all, as while weights are zero.
 
     All tokens but the last change places, within documents if these are packed and begin at `begins`, and
     what goes with them too. A layer that attends, causally or not,
@@ -82,7 +82,6 @@ def check(
     Examples:
         >>> x, kept = torch.randn(1, 5, 4), torch.tensor([[0, 3]])
         >>> check("sum", nn.Identity(), x, lambda x, ids, _: x[:, ids[0]].cumsum(1), ids=kept)
-        True
         >>> check("shift", nn.Identity(), x, lambda x, ids, _: x[:, ids[0]].roll(1, 1), ids=kept)
         Traceback (most recent call last):
         ...
@@ -90,7 +89,7 @@ def check(
     """
     (batch, seq), stay = hidden.shape[:2], getattr(router, "prefix", 0)
     if seq < stay + 3 or not batch or hidden.is_meta:
-        return False
+        return
     places = torch.arange(seq, device=hidden.device)
     turned, like = _turned(places, stay, begins), _alike(places, stay, begins)
     orders = [places, turned, torch.cat([like[:-1], places[-1:]])]
@@ -132,11 +131,46 @@ def check(
                 f"the batch, {batch}, is taken for samples (give it another axis, as value[None] does). Or "
                 "let all samples keep the same: router=random_ltd(shared=True)"
             )
-    return tells
 
 
-def check_layout(name: str, layer: nn.Module, hidden: Tensor, run: Run, *, batch_first: bool) -> bool:
-    """Raise ValueError for a layer to which what is taken for its samples are tokens. Gives True.
+def check_padding(name: str, layer: nn.Module, hidden: Tensor, run: Run, *, valid: Tensor) -> None:
+    """Raise ValueError for a layer that attends to what is taken for padding, and to nothing else.
+
+    `valid` are the tokens that are taken for real, (B, S) bool. Its mask then means the opposite.
+
+    Examples:
+        >>> x, real = torch.randn(1, 4, 4), torch.tensor([[True, True, False, False]])
+        >>> mean = lambda x, ids, _: x[:, ids[0]] + x[:, ids[0]][:, 2:].mean(1, keepdim=True)
+        >>> check_padding("mean", nn.Identity(), x, mean, valid=~real)
+        >>> check_padding("mean", nn.Identity(), x, mean, valid=real)
+        Traceback (most recent call last):
+        ...
+        ValueError: layer 'mean' attends to the tokens that its mask seems to call padding, and to no ...
+    """
+    rows = (valid.any(1) & ~valid.all(1)).nonzero().flatten()
+    if not len(rows) or hidden.is_meta:
+        return
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    change = hidden.std() * torch.linspace(-1, 1, hidden.shape[-1], device=hidden.device, dtype=hidden.dtype)
+    moved, each = hidden.roll(1, -1) + change, valid.view(*valid.shape, *[1] * (hidden.dim() - 2))
+    others = [hidden.where(each, moved), moved.where(each, hidden)]
+    (before, of_padding, of_real), _ = _outputs(layer, run, [(each, places) for each in (hidden, *others)])
+    noise = _noise(before)
+    real_moves, padding_moves = (
+        bool(((after - before).norm(dim=-1) > noise)[rows][kind[rows]].any())
+        for after, kind in ((of_padding, valid), (of_real, ~valid))
+    )
+    if real_moves and not padding_moves:
+        raise ValueError(
+            f"layer {name!r} attends to the tokens that its mask seems to call padding, and to no others, so "
+            "it means the opposite of what masks of that name and kind do (True, or 1, is a token in "
+            "attention_mask, and padding in key_padding_mask): turn it around, under another name if need "
+            "be, with token_args={...} for its axes"
+        )
+
+
+def check_layout(name: str, layer: nn.Module, hidden: Tensor, run: Run, *, batch_first: bool) -> None:
+    """Raise ValueError for a layer to which what is taken for its samples are tokens.
 
     Examples:
         >>> x = torch.randn(3, 2, 4)
@@ -154,7 +188,6 @@ def check_layout(name: str, layer: nn.Module, hidden: Tensor, run: Run, *, batch
                 f"layer {name!r} mixes samples and not tokens, as hidden states are laid out: say "
                 f"attach(..., batch_first={not batch_first})"
             )
-    return True
 
 
 def _turned(places: Tensor, stay: int, begins: Tensor | None = None) -> Tensor:
@@ -196,13 +229,22 @@ def _noise(output: Tensor) -> Tensor:
 
 def _ends(layer: nn.Module, run: Run, hidden: Tensor, *orders: Tensor) -> tuple[list[Tensor], float]:
     """The first and the last token's output in each order, (B, 2, C); which share of a change is one."""
+    found, share = _outputs(layer, run, [(hidden, order) for order in orders])
+    return [output[:, [0, -1]] for output in found], share
 
-    def one(order: Tensor, forward: Callable[..., Any]) -> Tensor:
+
+def _outputs(
+    layer: nn.Module, run: Run, inputs: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[list[Tensor], float]:
+    """What is made of hidden states in an order, each (B, K, C); which share of a change is one."""
+    hidden, _ = inputs[0]
+
+    def one(x: Tensor, order: Tensor, forward: Callable[..., Any]) -> Tensor:
         with torch.random.fork_rng([hidden.device] * hidden.is_cuda):  # what a layer draws, it draws again
-            return run(hidden, order.view(-1, order.shape[-1]), forward)[:, [0, -1]].flatten(2)
+            return run(x, order.view(-1, order.shape[-1]), forward).flatten(2)
 
     def each(forward: Callable[..., Any]) -> list[Tensor]:
-        return [one(order, forward) for order in orders]
+        return [one(x, order, forward) for x, order in inputs]
 
     half = torch.is_autocast_enabled(hidden.device.type) or hidden.dtype in _HALVES
     with torch.no_grad(), _disable_current_modes(), _evaluating(layer), _without_tf32():

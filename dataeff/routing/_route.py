@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,6 +62,8 @@ class Route:
     _now: Tensor = attrs.field(factory=lambda: torch.tensor([0, -1]), init=False, repr=False)
     _state: Tensor | None = attrs.field(default=None, init=False, repr=False)
     _kept: dict[str, Tensor] = attrs.field(factory=dict, init=False, repr=False)
+    _tried: bool = attrs.field(default=False, init=False, repr=False)
+    """Whether any layer was tried."""
     _rides: list[Any] = attrs.field(factory=list, init=False, repr=False)
     _meter: Meter = attrs.field(init=False, repr=False)
 
@@ -94,6 +97,14 @@ class Route:
         if step == self._step and self.clock is None:
             return
         self._asked = self._amount(step if self.clock is None else self.clock)
+        if self.check and self._kept and not self._tried:
+            self._tried = True  # it is told once
+            warnings.warn(
+                "the layers of this routed model were compiled before any of them was tried, so it is not "
+                "known whether they compute places, windows or recurrences by themselves: run one step "
+                "without the compiler first, or say attach(..., check=False)",
+                stacklevel=2,
+            )
         if step != self._step:
             self._meter.clear()
             self._step = step

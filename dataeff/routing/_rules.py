@@ -140,6 +140,8 @@ def _table(name: str, value: Tensor, kept: Kept) -> Tensor:
         and (kept.batch == value.shape[1] or kept.batch != 3)
     ):
         return kept.along(name, value, (2,), batch_axis=1)
+    if not kept.batch_first and value.dim() > 2 and value.shape[0] == kept.seq:  # (S, 1, 1, D)
+        return kept.along(name, value, (0,))
     where = [
         axis for axis in range(max(value.dim() - 3, 0), value.dim() - 1) if value.shape[axis] == kept.seq
     ]
@@ -216,6 +218,8 @@ RULES: dict[str, Callable[[str, Tensor, Kept], Tensor]] = {
             "sinusoidal_pos",
             "freqs_cis",
             "freqs",
+            "freqs_cos",
+            "freqs_sin",
             "cos",
             "sin",
         ),
