@@ -189,11 +189,11 @@ def _check_gaps(route: Route) -> None:
         end = {"span": max(routed, default=0) + 1, "input": len(names)}.get(route._scope, 0)
         between = [name for name in names[min(routed, default=0) : end] if name not in route.layers]
         if routed and between:
+            until = "up to the last that is routed" if route._scope == "span" else "from there on"
             raise ValueError(
                 f"{between[0]!r} is not among the layers, and {route.router!r} would give it the kept tokens "
-                f"alone, since it stands after {names[routed[0]]!r}: name all blocks "
-                f"{'up to the last that is routed' if route._scope == 'span' else 'from there on'}, or, if it "
-                "knows nothing of places and masks, say check=False"
+                f"alone, since it stands after {names[routed[0]]!r}: name all blocks {until}, or, if it knows "
+                "nothing of places and masks, say check=False"
             )
 
 
