@@ -35,6 +35,23 @@ def shown(moves, **others):
     return tables.ops_gpu({**measured, "sampling": [], "fused": [], **others})
 
 
+def test_bars_that_are_missed_are_told_of():
+    fine = {"ms": {"ours": 1.0, "gather": 1.2}, "of_the_limit": 0.93}
+    slow = {"ms": {"ours": 1.5, "gather": 1.2}, "of_the_limit": 0.62}
+    moves = [
+        {"shape": [1, 2, 3, 4], "gather": fine, "scatter in place": slow},
+        {"shape": [5, 6, 7, 8], "failed": "OutOfMemoryError"},
+    ]
+    sampling = [{"shape": [1, 2, 3], "ratio": 4.0}, {"shape": [1, 2, 4], "ratio": 6.0}]
+    assert ops_gpu.missed({"moves": moves, "sampling": sampling}) == [
+        "scatter in place at (1, 2, 3, 4): 62% of the limit",
+        "scatter in place at (1, 2, 3, 4): 1.25 times as long as gather",
+        "sampling at (1, 2, 3): 4.0 times faster",
+    ]
+    models = {"124M": {"time_to_flops": 0.95, "memory": 0.7}, "350M": {"time_to_flops": 0.8, "memory": 0.6}}
+    assert train_step_gpu.missed({"models": models}) == ["350M: 0.8 of the FLOPs saved, 0.6 of the memory"]
+
+
 @pytest.fixture
 def kernels():
     """DeepSpeed's, as far as they can be had here."""
@@ -213,8 +230,10 @@ def test_parts_may_be_named_and_others_keep_how_they_ended(device, monkeypatch):
 
 def test_figures_of_moves_go_on_where_they_were_left(device, monkeypatch):
     def figures(known, put):
-        put({"moves": [*known.get("moves", []), {"shape": (1,)}], "sampling": [], "fused": []})
-        return {"moves": [{"failed": "RuntimeError: x"}], "sampling": [], "fused": []}
+        more = {"shape": (1,), "failed": "RuntimeError: x"}
+        found = {"moves": [*known.get("moves", []), more], "sampling": [], "fused": []}
+        put(found)
+        return found
 
     monkeypatch.setattr(ops_gpu, "figures", figures)
     assert [gpu.moves(), gpu.moves()] == [1, 1]

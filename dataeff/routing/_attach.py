@@ -192,8 +192,8 @@ def _check_gaps(route: Route) -> None:
             until = "up to the last that is routed" if route._scope == "span" else "from there on"
             raise ValueError(
                 f"{between[0]!r} is not among the layers, and {route.router!r} would give it the kept tokens "
-                f"alone, since it stands after {names[routed[0]]!r}: name all blocks {until}, or, if it knows "
-                "nothing of places and masks, say check=False"
+                f"alone, since it stands after {names[routed[0]]!r}: name all blocks {until}, or, if it "
+                "knows nothing of places and masks, say check=False"
             )
 
 

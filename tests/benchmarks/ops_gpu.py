@@ -41,6 +41,7 @@ SHAPES = [
 SAMPLING = [(8, 1024, 256), (16, 2048, 1024), (64, 2048, 512), (8, 8192, 2048)]
 FUSED = [(64, 1024, 768, 256), (16, 2048, 2048, 1024), (64, 2048, 4096, 512)]
 LAYERS = 24
+MOVES = ("gather", "scatter in place")
 OFFSETS = 2**31  # numbers up to which DeepSpeed's kernels reach: their offsets are of 32 bits
 SORTED = 2048  # tokens that DeepSpeed's sort takes; of more it writes beyond its buffer of 4 * (512 + 1)
 WAITING = ("masked_select", "masked_scatter_")  # for the device, or for memory: no graph holds these
@@ -314,6 +315,20 @@ def _tried(measure: Callable[..., Any], shape: tuple[int, ...], settings: dict[s
 def failed(measured: dict[str, Any]) -> bool:
     """Whether a shape could not be measured."""
     return any("failed" in own for name in ("moves", "sampling", "fused") for own in measured[name])
+
+
+def missed(measured: dict[str, Any]) -> list[str]:
+    """Where a bar is not met: 90% of a copy's bandwidth, no way faster, sampling five times as fast."""
+    found = []
+    for own, name in ((own, name) for own in measured["moves"] for name in MOVES if "failed" not in own):
+        ms, where = own[name]["ms"], f"{name} at {tuple(own['shape'])}"
+        if own[name]["of_the_limit"] < 0.9:
+            found.append(f"{where}: {own[name]['of_the_limit']:.0%} of the limit")
+        best = min(ms, key=ms.__getitem__)
+        if best != "ours":
+            found.append(f"{where}: {ms['ours'] / ms[best]:.2f} times as long as {best}")
+    slow = [own for own in measured["sampling"] if own.get("ratio", 5) < 5]
+    return found + [f"sampling at {tuple(own['shape'])}: {own['ratio']:.1f} times faster" for own in slow]
 
 
 def table(measured: dict[str, Any], name: str) -> list[tuple[str, ...]]:

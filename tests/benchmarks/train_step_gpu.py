@@ -37,6 +37,15 @@ def figures(
     return {"samples": samples, "seq": seq, "keep": seq // 4, "models": models}
 
 
+def missed(measured: dict[str, Any]) -> list[str]:
+    """Where a bar is not met: 0.9 of the FLOPs saved are time saved, and memory falls."""
+    return [
+        f"{name}: {own['time_to_flops']} of the FLOPs saved, {own['memory']} of the memory"
+        for name, own in measured["models"].items()
+        if own["time_to_flops"] < 0.9 or own["memory"] >= 1
+    ]
+
+
 def _one(
     size: dict[str, int],
     samples: int,
