@@ -110,7 +110,7 @@ def test_batches_by_tokens_use_the_last_sample_too():
 
 # Token dropping. In other files: recomputation cannot overwrite what was drawn (test_engines.py), masks are
 # not cut as [:r, :r] and rotary positions go with their tokens (test_architectures.py), each dtype counts
-# (test_ops.py).
+# (test_ops.py), the learning rate of layer tokens is there (test_lr.py).
 
 
 class Named(torch.nn.Module):
