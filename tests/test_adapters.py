@@ -155,7 +155,7 @@ def test_documents_of_packed_rows_begin_where_their_kept_tokens_do():
 
 @pytest.mark.parametrize("name", ["past_key_values", "cache"])
 def test_a_cache_is_refused(name):
-    with pytest.raises(ValueError, match=rf"{name} is given, .*and generate in .* \(model.eval\(\)\)"):
+    with pytest.raises(ValueError, match=rf"{name} is given, .*generate in .* \(model.eval\(\)\)"):
         without_cache(nn.Linear(2, 2), (), {name: object()})
 
 

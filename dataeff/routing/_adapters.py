@@ -145,8 +145,8 @@ def without_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         if kwargs.get(name) is not None:
             raise ValueError(
                 f"{name} is given, a cache of keys and values, and routing drops some of the tokens that it "
-                "is for; train on whole sequences, or keep all tokens, and generate in evaluation mode "
-                "(model.eval())"
+                "is for; train on whole sequences, or keep all tokens; generate in evaluation mode "
+                "(model.eval()), with use_cache=False if that is routed, too"
             )
     names = arguments(model)
     if "use_cache" not in names or "use_cache" in names[: len(args)]:

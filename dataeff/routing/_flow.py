@@ -139,6 +139,7 @@ class Flow:
         if torch.compiler.is_compiling() or in_backward():
             return
         self._shape = None
+        self._guard.end()
         for begin in self._inside:
             if self._scope == "span":
                 raise RuntimeError(

@@ -59,6 +59,10 @@ class Guard:
         self._stacks.clear()
         self._merged = None
 
+    def end(self) -> None:
+        """It ends; nothing of its graph is kept."""
+        self._merged = None
+
     def refuse_unshared(self, route: Route) -> None:
         """Raise RuntimeError where a router's parameters came after DistributedDataParallel."""
         ddp: Any = nn.parallel.DistributedDataParallel._active_ddp_module
