@@ -243,6 +243,31 @@ def test_figures_of_moves_go_on_where_they_were_left(device, monkeypatch):
     assert len(json.loads((device / "ops_gpu.json").read_text())["figures"]["moves"]) == 1
 
 
+def test_what_is_finished_of_a_study_is_put_with_the_other_results(device, monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("DATAEFF_STUDY", raising=False)
+    assert gpu.study_m() == 1
+    assert "DATAEFF_STUDY names no folder" in capsys.readouterr().out
+    asked = []
+
+    def main(words):
+        asked.append(words)
+        for name, files in {"composed-050-1": ["result.json"], "baseline-100-1": ["checkpoint.pt"]}.items():
+            (tmp_path / "work" / "gpt_m" / name).mkdir(parents=True)
+            for file in files:
+                (tmp_path / "work" / "gpt_m" / name / file).write_text("{}")
+        return 0
+
+    monkeypatch.setattr("tests.benchmarks.study.__main__.main", main)
+    monkeypatch.setenv("DATAEFF_STUDY", str(tmp_path / "work"))
+    monkeypatch.setenv("STUDY_MINUTES", "3")
+    assert gpu.study_m() == 0
+    assert asked == [["run", "gpt", "--size", "m", "--minutes", "3", "--out", str(tmp_path / "work")]]
+    kept = device / "study" / "gpt_m"
+    assert [path.relative_to(kept).as_posix() for path in kept.rglob("*.json")] == [
+        "composed-050-1/result.json"
+    ]
+
+
 def test_the_command_says_what_there_is_and_does_nothing_without_a_device(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         gpu.main(["--help"])

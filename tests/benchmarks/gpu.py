@@ -30,10 +30,16 @@ On a machine that is lent for minutes, run what is most needed first, and the re
   python -m tests.benchmarks.gpu ops_gpu
   python -m tests.benchmarks.gpu tests memory
   python -m tests.benchmarks.gpu train_step_gpu toy_study demo_gpu
+  DATAEFF_STUDY=study python -m tests.benchmarks.gpu study_m
 
 ops_gpu writes its figures after every shape, and goes on where another run with the same code, on the same
 kind of device, left off. gpu.json says how each part ended: its exit code, "due" if it was not reached, or
 "absent" if its program is not on this machine.
+
+study_m trains runs of size M of the evidence study for eight minutes, or as many as STUDY_MINUTES says, in
+the folder that DATAEFF_STUDY names, whose `data` any run of `python -m tests.benchmarks.study run gpt` with a
+network has made; the same command goes on. Results are copied to $OUT/study/gpt_m, which
+`python -m tests.benchmarks.study table gpt --size m --out $OUT/study` gathers.
 
 dataeff must be installed, so that the registry finds its entry points; on a machine without a network,
 install a wheel of it (`pip wheel --no-deps .`) and one of `entrypoints`. DeepSpeed's kernels are compared if
@@ -66,6 +72,7 @@ PARTS = {
     "train_step_gpu": _here("train_step"),
     "toy_study": _here("toy_study"),
     "demo_gpu": _here("trial"),
+    "study_m": _here("study_m"),
 }
 """What runs each part, in the order of what is most needed."""
 
@@ -188,6 +195,22 @@ def trial() -> int:
     print(demo.table(results))
     _put("demo_gpu", results)
     return 0
+
+
+def study_m() -> int:
+    """As many runs of the study at size M as there is time for, which go on where they were left."""
+    from tests.benchmarks.study import __main__ as study
+
+    if (given := os.environ.get("DATAEFF_STUDY")) is None:
+        print("DATAEFF_STUDY names no folder with the study's data, so it was not run")
+        return 1
+    minutes = os.environ.get("STUDY_MINUTES", "8")
+    code = study.main(["run", "gpt", "--size", "m", "--minutes", minutes, "--out", given])
+    for result in Path(given).glob("gpt_m/*/result.json"):
+        kept = out() / "study" / "gpt_m" / result.parent.name
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(result, kept)
+    return code
 
 
 if __name__ == "__main__":
