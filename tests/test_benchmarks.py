@@ -334,7 +334,7 @@ def test_docs_say_of_fused_forms_what_was_measured_on_a_cpu():
     norms, residuals = (
         [own[form]["ratio"] for own in shapes] for form in ("gather + norm", "residual + scatter")
     )
-    assert sum(1.8 < ratio < 2.4 for ratio in norms) == len(norms) - 1  # the smallest gains
+    assert sum(1.2 < ratio < 2.4 for ratio in norms) == len(norms) - 1  # the smallest gains
     assert min(norms) == norms[0] < 0.9
     assert all(0.5 < ratio < 0.9 for ratio in residuals)
 
