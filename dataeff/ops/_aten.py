@@ -8,7 +8,7 @@ import torch
 
 from dataeff.ops import _layout
 
-_MANY = 2**16  # numbers moved, from which index_copy trains faster than index_put, index_select than embedding
+_MANY = 2**16  # numbers moved, from which index_copy and index_select train faster than their kin
 _MORE = 2**18  # from which index_copy is faster without a gradient, too
 
 
