@@ -340,7 +340,7 @@ def test_plans_are_equal_by_value_and_hashable_and_foretold_once():
 def test_tokens_dropped_at_the_input_do_not_reach_the_head():
     model = GPT(vocabulary=32, length=64, width=16, heads=2, layers=4)
     blocks = list(model.blocks)
-    route = de.routing.attach(model, router="patch_dropout", keep=16, layers=blocks[1:3], seed=1)
+    route = de.routing.attach(model, router="patch_dropout", keep=16, layers=blocks[1:3], seed=1, check=False)
     run = compose(clock=de.Clock(), batch_size=2, length=64, until={"steps": 1}, route=route, cost=COST)
     route.step = 0
     model(torch.zeros(2, 64, dtype=torch.int64)).sum().backward()
