@@ -83,9 +83,19 @@ def _object(name: str, value: Any, kept: Kept, token_args: Mapping[str, Declared
     parts = {key: travel(name, each, kept, token_args) for key, each in before.items()}
     if all(parts[key] is each for key, each in before.items()):
         return value
+    return with_attributes(value, parts)
+
+
+def with_attributes(value: Any, parts: Mapping[str, Any]) -> Any:
+    """A copy of an object, frozen or not, with other attributes.
+
+    Examples:
+        >>> with_attributes(SimpleNamespace(a=1, b=2), {"b": 3})
+        namespace(a=1, b=3)
+    """
     changed = copy.copy(value)
-    for key, part in parts.items():
-        object.__setattr__(changed, key, part)
+    for name, part in parts.items():
+        object.__setattr__(changed, name, part)
     return changed
 
 

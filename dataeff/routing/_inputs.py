@@ -64,10 +64,11 @@ def hidden_states(
         >>> hidden_states((), {"attention_mask": mask, "x": x}) is x
         True
     """
+    if hidden_arg is not None:
+        return (dict(zip(names, args, strict=False)) | dict(kwargs)).get(hidden_arg)
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    given = dict(kwargs) if hidden_arg is None else dict(zip(names, args, strict=False)) | dict(kwargs)
-    named = given.get(hidden_arg or "hidden_states")
-    if isinstance(named, torch.Tensor) or hidden_arg is not None:
+    named = kwargs.get("hidden_states")
+    if isinstance(named, torch.Tensor):
         return named
     return next(iter([*(t for t in tensors if t.dim() == 3), *tensors]), None)
 

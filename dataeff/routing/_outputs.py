@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dataeff.routing._adapters import with_attributes
 from dataeff.routing._given import Moved
 
 
@@ -43,12 +44,12 @@ def with_hidden(output: Any, hidden: torch.Tensor, moved: Sequence[Moved] = (), 
         return type(output)(*parts)
     if isinstance(output, tuple | list):
         return type(output)(parts)
-    changed = copy.copy(output)
-    for name, part in zip(_names(output), parts, strict=True):
-        if isinstance(output, Mapping):
-            changed[name] = part
-        else:
-            object.__setattr__(changed, name, part)
+    named = dict(zip(_names(output), parts, strict=True))
+    if not isinstance(output, Mapping):
+        return with_attributes(output, named)
+    changed: Any = copy.copy(output)
+    for name, part in named.items():
+        changed[name] = part
     return changed
 
 

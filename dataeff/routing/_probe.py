@@ -45,7 +45,7 @@ class Looks:
 
     def at(self, name: str, seq: int, look: Callable[[], object]) -> None:
         """Look at a layer that gets `seq` tokens, if that is due."""
-        longest = self._longest.get(name, 0)
+        longest = self._longest.get(name, -1)
         passes = 1 if seq > longest else self._passes[name] + 1
         if not passes & (passes - 1):
             look()  # one that is refused is looked at in each pass

@@ -39,7 +39,7 @@ class Trials:
     def of(self, given: Given, ids: Tensor) -> None:
         """Try a layer of which the tokens `ids` are to enter."""
         self.route._tried = True
-        x, values = given.x, given.values
+        name, layer, x, values = given.name, unwrapped(given.layer), given.x, given.values
         begins = next((value for key, value in values.items() if is_packed({key: value})), None)
         if begins is not None and len(x) > 1:
             return  # documents go over rows
@@ -47,10 +47,10 @@ class Trials:
         def look(run: _probe.Run) -> None:
             valid = padding(values, *x.shape[:2]) if "valid" in self.route._wants else None
             if valid is not None:
-                _probe.check_padding(given.name, unwrapped(given.layer), x, run, valid=valid)
+                _probe.check_padding(name, layer, x, run, valid=valid)
             _probe.check(
-                given.name,
-                unwrapped(given.layer),
+                name,
+                layer,
                 x,
                 run,
                 ids=ids,
@@ -59,7 +59,7 @@ class Trials:
                 begins=begins,
             )
 
-        self._look(given.name, x.shape[1], look, self._run(given, begins))
+        self._look(name, x.shape[1], look, self._run(given, begins))
 
     def of_layout(self, given: Given) -> None:
         """Try a layer that would never drop tokens if its samples were taken for them."""
