@@ -172,7 +172,8 @@ def train_step() -> int:
 def _judged(name: str, figures: dict[str, Any], missed: list[str]) -> int:
     """Put figures, and the bars that they miss, which is an error."""
     _put(name, figures | {"missed": missed})
-    print(*(f"bar missed: {each}" for each in missed), sep="\n")
+    for each in missed:
+        print(f"bar missed: {each}")
     return int(bool(missed))
 
 
@@ -206,10 +207,12 @@ def study_m() -> int:
         return 1
     minutes = os.environ.get("STUDY_MINUTES", "8")
     code = study.main(["run", "gpt", "--size", "m", "--minutes", minutes, "--out", given])
-    for result in Path(given).glob("gpt_m/*/result.json"):
-        kept = out() / "study" / "gpt_m" / result.parent.name
-        kept.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(result, kept)
+    kept = out() / "study"
+    if Path(given).resolve() != kept.resolve():  # else they are there
+        for result in Path(given).glob("gpt_m/*/result.json"):
+            folder = kept / result.parent.relative_to(given)
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(result, folder)
     return code
 
 

@@ -104,8 +104,9 @@ def _best(of_first: Sequence[Result], found: Sequence[Result]) -> Judged | None:
 
 def _with_more(found: Sequence[Result], best: Judged) -> str:
     """The least share of the data with which it is enough, where half is not."""
-    shares = sorted(share for arm, share in analysis.grouped(found) if arm == best.arm and share > 0.5)
-    for share in () if best.held.reached else shares:
+    if best.held.reached:
+        return ""
+    for share in sorted(share for arm, share in analysis.grouped(found) if arm == best.arm and share > 0.5):
         held = analysis.reaches(found, best.arm, share)
         if held is not None and held.reached:
             return f" With {share:.0%} of the data it reaches it: {_loss(held.own)}."
