@@ -266,6 +266,10 @@ def test_what_is_finished_of_a_study_is_put_with_the_other_results(device, monke
     assert [path.relative_to(kept).as_posix() for path in kept.rglob("*.json")] == [
         "composed-050-1/result.json"
     ]
+    monkeypatch.setattr("tests.benchmarks.study.__main__.main", lambda words: 0)
+    monkeypatch.setenv("DATAEFF_STUDY", str(device / "study"))  # where they are kept
+    assert gpu.study_m() == 0
+    assert [path.parent.name for path in kept.rglob("*.json")] == ["composed-050-1"]
 
 
 def test_the_command_says_what_there_is_and_does_nothing_without_a_device(monkeypatch, capsys):
