@@ -164,8 +164,8 @@ def check_padding(name: str, layer: nn.Module, hidden: Tensor, run: Run, *, vali
         raise ValueError(
             f"layer {name!r} attends to the tokens that its mask seems to call padding, and to no others, so "
             "it means the opposite of what masks of that name and kind do (True, or 1, is a token in "
-            "attention_mask, and padding in key_padding_mask): turn it around, under another name if need "
-            "be, with token_args={...} for its axes"
+            "attention_mask, and padding in key_padding_mask): have the layer take ~mask, or take it under a "
+            "name of its own, declared as token_args={'pad': -1}"
         )
 
 
