@@ -4,8 +4,8 @@
 same result. Each pass runs all of them, in random order, so that what else the machine does falls on all
 alike, and each some times over, so that what is short is measured warm. The way of torch's that is best for
 the shape is then measured anew, with ours alone, since the best of many is best by luck too; a ratio is the
-median over these passes. Where memory happens to lie moves a ratio by a tenth, so each shape is measured in
-several processes of its own, and figures are medians over these.
+median over these passes. Where memory happens to lie moves a ratio by a tenth, so results lie elsewhere at
+each go, inputs in each of several processes, and figures are medians over these.
 """
 
 import functools
@@ -38,8 +38,9 @@ SHAPES = [
 SOME = [(4, 512, 256, 128), (8, 512, 768, 256), (2, 4096, 1024, 2048), (4, 2048, 2048, 512)]
 SAMPLING = [(8, 512, 128, 12), (8, 2048, 512, 24), (1, 32768, 8192, 24)]  # batch, seq, keep, layers
 PROCESSES = 3
-SECONDS = 1.0  # for one shape, move and process
-LASTS = 0.002  # seconds that one way takes in a pass, at least
+SECONDS = 2.0  # for one shape, move and process
+SHIFT = 2**22  # bytes by which results lie apart from pass to pass, at most
+LASTS = 0.0005  # seconds that one way takes in a pass, at least
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33)}  # freed memory is kept
 Tensor = torch.Tensor
 Way = Callable[..., Tensor]
@@ -167,10 +168,12 @@ def passes(ways: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list
     order, end = random.Random(0), time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(took.values()))) < 9:
         for name, way in order.sample(list(ways.items()), len(ways)):  # who comes first finds other caches
+            shift = torch.empty(order.randrange(SHIFT), dtype=torch.uint8)  # results lie behind it
             start = time.perf_counter()
             for _ in range(times[name]):
                 way()
             took[name].append((time.perf_counter() - start) / times[name])
+            del shift
     return took
 
 
