@@ -64,6 +64,9 @@ def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bool
         x, y = _layout.stored(x), _layout.stored(y)
     if ids.dim() == 1:
         x.index_copy_(1 if batch_first else 0, ids.long(), y)
+    elif y.numel() >= _MORE and not (x.requires_grad or y.requires_grad) and _layout.is_one(x):
+        places = _layout.places(ids, x.shape, batch_first).flatten().long()
+        x.flatten(0, 1).index_copy_(0, places, y.flatten(0, 1))
     else:
         x.index_put_(_layout.index(ids, batch_first), y)
 
