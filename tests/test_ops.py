@@ -696,6 +696,7 @@ def looking(monkeypatch):
 
 X = torch.zeros(2, 3)
 MASK = torch.ones(2, 4, dtype=torch.bool)
+ONE = torch.tensor([0, 2])
 
 
 @pytest.mark.parametrize(
@@ -781,6 +782,17 @@ MASK = torch.ones(2, 4, dtype=torch.bool)
             lambda: ops.scatter_tokens_(torch.zeros(1, 4), torch.zeros(1, 2).half(), rows(1, 4, 2)),
             "y is torch.float16 .* expected torch.float32",
         ),
+        (lambda: ops.gather_tokens(torch.zeros(4), ONE), r"ids has shape \(2,\), x \(4,\); expected"),
+        (lambda: ops.gather_tokens(X, ONE.float()), "ids is torch.float32; expected int32 or int64"),
+        (lambda: ops.gather_tokens(X, ONE.to("meta")), r"ids is on meta, of shape \(2,\), and x on cpu"),
+        (lambda: ops.scatter_tokens_(X, X[:, :2] + 1, ONE.float()), "ids is torch.float32; expected int32"),
+        (
+            lambda: ops.scatter_tokens_(X, torch.ones(2, 1), ONE),
+            r"y is torch.float32 of shape \(2, 1\) on cpu; expected torch.float32 of shape \(2, 2\)",
+        ),
+        (lambda: ops.scatter_tokens_(X, torch.ones(()), ONE[:1]), r"y is torch.float32 of shape \(\) on cpu"),
+        (lambda: ops.scatter_tokens_(X, torch.ones(2, 2).half(), ONE), "y is torch.float16 .*; expected"),
+        (lambda: ops.scatter_tokens_(X, torch.ones(2, 2, device="meta"), ONE), "on meta; expected"),
         (
             lambda: ops.gather_axes(torch.zeros(2, 1, 4, 4), rows(2, 4, 2), (0,)),
             r"axes is \(0,\), of x of shape \(2, 1, 4, 4\); expected axes of tokens, after that of the batch",
@@ -799,6 +811,7 @@ MASK = torch.ones(2, 4, dtype=torch.bool)
 def test_what_does_not_fit_is_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+    assert not X.any()  # nothing is written
 
 
 @pytest.mark.parametrize(

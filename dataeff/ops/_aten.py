@@ -9,7 +9,7 @@ import torch
 from dataeff.ops import _layout
 
 _MANY = 2**16  # numbers moved, from which index_copy and index_select train faster than their kin
-_MORE = 2**18  # from which index_copy is faster without a gradient, too
+_MORE = 2**18  # from which index_copy_ writes no slower than indexing, often faster
 
 
 def gather(x: torch.Tensor, ids: torch.Tensor, batch_first: bool = True) -> torch.Tensor:
@@ -45,7 +45,7 @@ def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bo
     if ids.dim() == 1:
         return x.index_copy(1 if batch_first else 0, ids.long(), y)
     trains = x.requires_grad or y.requires_grad
-    if y.numel() >= (_MANY if trains else _MORE) and _layout.is_one(x):
+    if trains and y.numel() >= _MANY and _layout.is_one(x):
         places = _layout.places(ids, x.shape, batch_first).flatten().long()
         return x.flatten(0, 1).index_copy(0, places, y.flatten(0, 1)).view(x.shape)
     return x.index_put(_layout.index(ids, batch_first), y)

@@ -9,7 +9,9 @@ DEBUG = os.environ.get("DATAEFF_CHECK", "0") not in ("", "0")
 """Whether ids are looked at, too: sorted, distinct and in range. It waits for a CUDA device."""
 
 
-_KINDS = (torch.int32, torch.int64)
+KINDS = (torch.int32, torch.int64)
+"""Dtypes of ids."""
+
 _WEIGHTS = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
@@ -32,7 +34,7 @@ def tokens(x: torch.Tensor, ids: torch.Tensor, batch_first: bool) -> None:
             f"ids has shape {tuple(ids.shape)}, x {tuple(x.shape)}; expected ids (B, K) or (K,), and x "
             f"{layout} with the same B"
         )
-    if ids.dtype not in _KINDS:
+    if ids.dtype not in KINDS:
         raise ValueError(f"ids is {ids.dtype}; expected int32 or int64, as sample_tokens gives")
     if ids.device != x.device:
         raise ValueError(
@@ -90,7 +92,7 @@ def replacement(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first
         and y.is_cpu
         and ids.is_cpu
         and x.dtype == y.dtype
-        and ids.dtype in _KINDS
+        and ids.dtype in KINDS
         and not DEBUG
     ):
         return  # all that follows holds; asking it again takes long beside a small move

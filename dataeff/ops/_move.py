@@ -31,7 +31,7 @@ def gather_tokens(x: torch.Tensor, ids: torch.Tensor, *, batch_first: bool = Tru
         try:
             return x.index_select(1 if batch_first else 0, ids)
         except (RuntimeError, IndexError):
-            pass  # what is wrong is said below
+            pass  # what is wrong is told below
     _checks.tokens(x, ids, batch_first)
     if not (x.is_cuda and _for_kernels(x)):
         return _aten.gather(x, ids, batch_first)
@@ -87,7 +87,12 @@ def scatter_tokens_(
         >>> x
         tensor([[1., 0., 2.]])
     """
-    if _is_one_call(x, ids) and x.dim() == y.dim() and not _layout.may_share(x, y):
+    if (
+        _is_one_call(x, ids)
+        and ids.dtype in _checks.KINDS
+        and x.dim() == y.dim()
+        and not _layout.may_share(x, y)
+    ):
         try:
             return x.index_copy_(1 if batch_first else 0, ids.long(), y)
         except (RuntimeError, IndexError):
@@ -148,7 +153,7 @@ def gather_axes(x: torch.Tensor, ids: torch.Tensor, axes: Sequence[int]) -> torc
 
 
 def _is_one_call(x: torch.Tensor, ids: torch.Tensor) -> bool:
-    """Whether it is one call of torch's, which refuses what ours would: to check twice takes long beside it."""
+    """Whether one call of torch's does it, which refuses what ours would: checks take long beside it."""
     return ids.dim() == 1 < x.dim() and x.is_cpu and ids.is_cpu and x.is_contiguous() and not _checks.DEBUG
 
 
