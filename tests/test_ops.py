@@ -290,13 +290,15 @@ def test_the_sampling_operator_passes_the_checks_of_torch(device):
             torch.library.opcheck(torch.ops.dataeff.sample_tokens.default, arguments)
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("device", [ON_CPU, ON_CUDA])
-def test_a_compiled_routing_has_no_break_in_its_graph(device):
+def test_a_compiled_routing_has_no_break_in_its_graph(device, shared):
     layer = torch.nn.Linear(4, 4).to(device)
     valid = torch.ones(16, dtype=torch.bool, device=device)
 
     def forward(x, step, keep):
         ids = ops.sample_tokens(len(x), x.shape[1], keep, key=("routing", 7, step), valid=valid)
+        ids = ids[0] if shared else ids
         kept = ops.gather_tokens(x, ids)
         x = ops.scatter_tokens(x, layer(kept), ids)
         x = ops.scatter_tokens_(x * 1, kept, ids)

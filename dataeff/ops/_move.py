@@ -87,18 +87,18 @@ def scatter_tokens_(
         >>> x
         tensor([[1., 0., 2.]])
     """
+    compiling = torch.compiler.is_compiling()
     if (
         _is_one_call(x, ids)
         and ids.dtype in _checks.KINDS
         and x.dim() == y.dim()
-        and not _layout.may_share(x, y)
+        and not (compiling or _layout.may_share(x, y))
     ):
         try:
             return x.index_copy_(1 if batch_first else 0, ids.long(), y)
         except (RuntimeError, IndexError):
             pass
     _checks.replacement(x, y, ids, batch_first)
-    compiling = torch.compiler.is_compiling()
     if not x.is_contiguous():
         _checks.apart(x)
     if not compiling and _layout.may_share(x, y):
