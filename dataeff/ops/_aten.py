@@ -46,8 +46,7 @@ def scatter(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bo
         return x.index_copy(1 if batch_first else 0, ids.long(), y)
     trains = x.requires_grad or y.requires_grad
     if trains and y.numel() >= _MANY and _layout.is_one(x):
-        places = _layout.places(ids, x.shape, batch_first).flatten().long()
-        return x.flatten(0, 1).index_copy(0, places, y.flatten(0, 1)).view(x.shape)
+        return x.flatten(0, 1).index_copy(0, *_flat(x, y, ids, batch_first)).view(x.shape)
     return x.index_put(_layout.index(ids, batch_first), y)
 
 
@@ -65,10 +64,16 @@ def write(x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bool
     if ids.dim() == 1:
         x.index_copy_(1 if batch_first else 0, ids.long(), y)
     elif y.numel() >= _MORE and not (x.requires_grad or y.requires_grad) and _layout.is_one(x):
-        places = _layout.places(ids, x.shape, batch_first).flatten().long()
-        x.flatten(0, 1).index_copy_(0, places, y.flatten(0, 1))
+        x.flatten(0, 1).index_copy_(0, *_flat(x, y, ids, batch_first))
     else:
         x.index_put_(_layout.index(ids, batch_first), y)
+
+
+def _flat(
+    x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, batch_first: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where `y` goes among the tokens of `x` in one line, and `y` in such a line: (I,) int64 and (I, ...)."""
+    return _layout.places(ids, x.shape, batch_first).flatten().long(), y.flatten(0, 1)
 
 
 def _turns(x: torch.Tensor) -> bool:
